@@ -1,0 +1,6 @@
+"""Pairs in, rationales of the preferences out, through vLLM actors on Ray Data."""
+
+from rayonale.command import stage_main
+
+if __name__ == "__main__":
+    stage_main("rationales")

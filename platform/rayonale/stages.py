@@ -1,0 +1,323 @@
+"""Stages: the steps of a recipe, what each reads and adds, and how one is run.
+
+A stage is a plain function of typed settings and of the outputs that it reads. This file holds
+the contract, the registry (kind → where the stage is defined) and `run_stage`, which wraps the
+function with everything that all stages share: the fingerprint that decides whether it has to
+run, the folder it writes to, the manifest, the limit on bad rows, and the MLflow run.
+
+    recipe.yaml ─ recipe.py ─► run_stage(kind, settings, inputs) ─► <out>/<fingerprint>/
+                                 │ fingerprint seen and done? → reuse
+                                 │ else stage.run(context, settings) → StageResult
+                                 └ rows/ rejects/ model/ manifest.json, one MLflow run
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rayonale import models, storage
+from rayonale.lineage import fingerprints, tracking
+
+log = logging.getLogger("rayonale")
+
+# kind → "module:attribute" of its Stage. Adding a stage is one file and one line here.
+REGISTRY: dict[str, str] = {
+    "tinyworld_pairs": "rayonale.tinyworld.stage:STAGE",
+    "ingest": "rayonale.data.ingest:STAGE",
+    "rationales": "rayonale.enrich.rationales:STAGE",
+    "grade_rationales": "rayonale.enrich.grades:STAGE",
+    "reference_logprobs": "rayonale.enrich.reference:STAGE",
+    "train": "rayonale.train.stage:STAGE",
+    "samples": "rayonale.enrich.samples:STAGE",
+    "win_rates": "rayonale.evaluate.win_rates:STAGE",
+    "margins": "rayonale.evaluate.margins:STAGE",
+    "report": "rayonale.report.stage:STAGE",
+}
+
+
+class Settings(BaseModel):
+    """Base of every stage's settings: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Reads:
+    """One role in which a stage reads another stage's output.
+
+    Attributes:
+        what: `rows` (a folder of Parquet rows), `model` (a Hugging Face folder) or `any`.
+        columns: columns that the rows must have.
+        many: the role takes a list of stages.
+        optional: the role may be left out.
+    """
+
+    what: Literal["rows", "model", "any"]
+    columns: tuple[str, ...] = ()
+    many: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A finished stage (or a plain folder or model that the user points at)."""
+
+    name: str
+    uri: str
+    fingerprint: str
+    kind: str = "external"
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> str:
+        """Folder of Parquet rows."""
+        return self.uri if self.kind == "external" else storage.join(self.uri, storage.ROWS)
+
+    @property
+    def rejects(self) -> str:
+        """Folder of Parquet rejects."""
+        return storage.join(self.uri, storage.REJECTS)
+
+    @property
+    def model(self) -> str:
+        """Hugging Face folder."""
+        return self.uri if self.kind == "external" else storage.join(self.uri, storage.MODEL)
+
+
+@dataclass
+class StageContext:
+    """What a stage gets beside its settings.
+
+    Attributes:
+        name: the stage's name in the recipe.
+        out: URI of its folder, which may hold `work/` of an attempt that was killed.
+        inputs: the outputs that it reads, by role (a list where the role takes many).
+        engines: shared vLLM engines (`rayonale.generate.pool.Engines`), kept between stages.
+        fingerprint: of this run of the stage.
+        code_version: hash of the stage's source modules.
+        run: the stage's MLflow run; `run.log_metrics({...}, step=)` may be called while running.
+    """
+
+    name: str
+    out: str
+    inputs: dict[str, Any]
+    engines: Any
+    fingerprint: str
+    code_version: str
+    run: tracking.Run
+
+    def rows(self, role: str = "rows") -> str:
+        """Folder of the rows read in `role`."""
+        output: StageOutput = self.inputs[role]
+        return output.rows
+
+
+@dataclass
+class StageResult:
+    """What a stage reports. Counts are rows; rejects are counted by kind and reason.
+
+    Attributes:
+        rows_in, rows_out: rows read, rows in `rows/`.
+        rejects: {kind: {reason: count}} with kind in invalid | filtered | limit.
+        metrics: numbers for MLflow, the manifest and the report (throughput, accuracies …).
+        details: anything JSON-able that the report shows (tables, curves).
+        prompts: names of prompt templates that were used (their fingerprints are recorded).
+        raw_inputs: [{"uri":, "bytes":, "sha256":}] files from outside that were read.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rejects: dict[str, dict[str, int]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    prompts: list[str] = field(default_factory=list)
+    raw_inputs: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage kind.
+
+    Attributes:
+        kind: its name in recipes.
+        settings: pydantic model of its settings (subclass of `Settings`).
+        run: the function that does the work.
+        reads: role → what it reads.
+        adds: columns that it adds to the rows.
+        sources: function of the settings that gives further modules and prompt templates that
+            the result depends on (a loss chosen by name, a template): entries are
+            "module:rayonale.losses.dpo" or "prompt:rationale_general".
+        external_inputs: function of the settings that gives fingerprints of things outside the
+            recipe (raw files): their change makes the stage run again.
+        validate: further checks of settings against roles that need no data; returns messages.
+        gives: what it leaves behind: `rows`, `model`, or both.
+    """
+
+    kind: str
+    settings: type[Settings]
+    run: Callable[[StageContext, Any], StageResult]
+    reads: Mapping[str, Reads] = field(default_factory=dict)
+    adds: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ("rows",)
+    sources: Callable[[Any], list[str]] = lambda settings: []
+    external_inputs: Callable[[Any], Mapping[str, str]] = lambda settings: {}
+    validate: Callable[[Any], list[str]] = lambda settings: []
+
+
+def get(kind: str) -> Stage:
+    """The stage of a kind.
+
+    Raises:
+        ValueError: unknown kind; the message lists the choices.
+    """
+    if kind not in REGISTRY:
+        raise ValueError(f"unknown stage kind {kind!r}; choices: {', '.join(sorted(REGISTRY))}")
+    module, _, attribute = REGISTRY[kind].partition(":")
+    stage: Stage = getattr(import_module(module), attribute)
+    return stage
+
+
+def stage_fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, Any]) -> str:
+    """What decides whether a finished stage can be reused: settings, inputs, code (32 hex)."""
+    return fingerprints.of(
+        {
+            "kind": stage.kind,
+            "settings": settings.model_dump(mode="json"),
+            "inputs": {role: _fingerprints_of(outputs) for role, outputs in inputs.items()},
+            "external": external_fingerprints(stage, settings),
+            "code": code_version(stage, settings),
+        }
+    )
+
+
+def external_fingerprints(stage: Stage, settings: Settings) -> dict[str, str]:
+    """Fingerprints of what a stage reads from outside the recipe: raw files and models."""
+    return {
+        **stage.external_inputs(settings),
+        **{f"model:{ref}": models.fingerprint(ref) for ref in models.referenced(settings)},
+    }
+
+
+def code_version(stage: Stage, settings: Settings) -> str:
+    """Hash of the stage's own source modules (followed through imports) and prompts."""
+    module = REGISTRY[stage.kind].partition(":")[0]
+    return fingerprints.of_code(module, stage.sources(settings))
+
+
+def _fingerprints_of(outputs: StageOutput | list[StageOutput]) -> Any:
+    if isinstance(outputs, list):
+        return [[output.name, output.fingerprint] for output in outputs]
+    return outputs.fingerprint
+
+
+def run_stage(
+    stage: Stage,
+    settings: Settings,
+    *,
+    name: str,
+    inputs: dict[str, Any],
+    folder: str,
+    engines: Any,
+    tracker: tracking.Tracker,
+    force: bool = False,
+) -> StageOutput:
+    """Run one stage, or reuse its finished output.
+
+    Args:
+        folder: URI under which `<name>/<fingerprint>` is written.
+        inputs: role → StageOutput (or list of them).
+
+    Raises:
+        ValueError: an input lacks a column that the stage reads.
+    """
+    check_columns(stage, name, inputs)
+    fingerprint = stage_fingerprint(stage, settings, inputs)
+    out = storage.join(folder, name, fingerprint[:16])
+    manifest_uri = storage.join(out, storage.MANIFEST)
+    if storage.exists(manifest_uri) and not force:
+        manifest = storage.read_json(manifest_uri)
+        log.info("%s: unchanged, reused (%s)", name, out)
+        tracker.note_reuse(name, manifest)
+        return StageOutput(name, out, fingerprint, stage.kind, manifest)
+    version = code_version(stage, settings)
+    log.info("%s: %s → %s", name, stage.kind, out)
+    with tracker.stage_run(
+        name=name, kind=stage.kind, settings=settings.model_dump(mode="json"), inputs=inputs,
+        fingerprint=fingerprint, code_version=version, out=out,
+    ) as run:
+        context = StageContext(name, out, inputs, engines, fingerprint, version, run)
+        started = time.monotonic()
+        result = stage.run(context, settings)
+        seconds = time.monotonic() - started
+        manifest = {
+            "name": name,
+            "kind": stage.kind,
+            "fingerprint": fingerprint,
+            "code_version": version,
+            "settings": settings.model_dump(mode="json"),
+            "inputs": {role: _describe(outputs) for role, outputs in inputs.items()},
+            "external": external_fingerprints(stage, settings),
+            "rows_in": result.rows_in,
+            "rows_out": result.rows_out,
+            "rejects": result.rejects,
+            "metrics": result.metrics,
+            "details": result.details,
+            "prompts": fingerprints.of_prompts(result.prompts),
+            "raw_inputs": result.raw_inputs,
+            "seconds": round(seconds, 3),
+            "mlflow_run_id": run.run_id,
+        }
+        run.finish(manifest)
+        storage.write_json(manifest_uri, manifest)
+        storage.remove(storage.join(out, storage.WORK))
+    log.info("%s", summary_line(manifest))
+    return StageOutput(name, out, fingerprint, stage.kind, manifest)
+
+
+def check_columns(stage: Stage, name: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse inputs that lack a column the stage reads."""
+    for role, reads in stage.reads.items():
+        outputs = inputs.get(role) or []
+        for output in outputs if isinstance(outputs, list) else [outputs]:
+            if reads.what != "rows" or not reads.columns:
+                continue
+            present = storage.schema(output.rows).names
+            missing = [column for column in reads.columns if column not in present]
+            if missing:
+                raise ValueError(
+                    f"stages.{name}.reads.{role}: rows of {output.name!r} ({output.rows}) lack "
+                    f"column(s) {', '.join(missing)}; found: {', '.join(present)}"
+                )
+
+
+def _describe(outputs: StageOutput | list[StageOutput]) -> Any:
+    if isinstance(outputs, list):
+        return [_describe(output) for output in outputs]
+    return {
+        "name": outputs.name,
+        "uri": outputs.uri,
+        "fingerprint": outputs.fingerprint,
+        "kind": outputs.kind,
+        "mlflow_run_id": outputs.manifest.get("mlflow_run_id"),
+    }
+
+
+def summary_line(manifest: Mapping[str, Any]) -> str:
+    """The line that every job ends with: rows in and out, the three reject counts, time."""
+    rejects = manifest["rejects"]
+    told = []
+    for kind, label in (("invalid", "invalid"), ("filtered", "filtered"), ("limit", "left out")):
+        reasons = rejects.get(kind, {})
+        why = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
+        told.append(f"{label} {sum(reasons.values())}" + (f" ({why})" if why else ""))
+    return (
+        f"{manifest['name']}: {manifest['rows_in']} rows in, {manifest['rows_out']} out, "
+        f"{', '.join(told)}, {manifest['seconds']:.1f} s"
+    )

@@ -1,0 +1,177 @@
+"""Where stages keep rows: a folder of Parquet files at a local path or any fsspec URI.
+
+    <stage output>/
+      rows/part-00000.parquet …      the rows that go on
+      rejects/part-00000.parquet …   the rows that left, with reasons (schema REJECT)
+      model/                         a Hugging Face folder (stages that train)
+      work/                          partial work of an unfinished stage; removed when done
+      manifest.json                  written last: its presence means that the stage is done
+
+Every file is written under a temporary name and moved into place, so a reader never sees half
+a file, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+ROWS = "rows"
+REJECTS = "rejects"
+MODEL = "model"
+WORK = "work"
+MANIFEST = "manifest.json"
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of a URI (or local path) and the path in it."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, path
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` appended, whatever its scheme."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a whole folder; nothing happens when it is not there."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file atomically (temporary name, then move)."""
+    fs, path = filesystem(uri)
+    parent = path.rsplit("/", 1)[0]
+    fs.makedirs(parent, exist_ok=True)
+    temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
+    with fs.open(temporary, "wb") as file:
+        file.write(data)
+    fs.mv(temporary, path)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a JSON document atomically."""
+    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON document; ValueError names the file when it is not JSON."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        data = file.read()
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"{uri}: not JSON: {error}") from error
+
+
+def parquet_files(folder: str) -> list[str]:
+    """Parquet files of a folder in name order, as URIs that Ray Data and pyarrow open."""
+    fs, path = filesystem(folder)
+    found = sorted(fs.glob(f"{path.rstrip('/')}/*.parquet"))
+    return [fs.unstrip_protocol(f) if "://" in folder else f for f in found]
+
+
+class ParquetWriter:
+    """Appends rows to a folder as numbered Parquet files of at most `rows_per_file` rows.
+
+    Bounded memory: at most `rows_per_file` rows are held. Use as a context manager; leaving
+    it on an error discards the unfinished file only.
+    """
+
+    def __init__(self, folder: str, schema: pa.Schema, rows_per_file: int = 5_000) -> None:
+        self._folder, self._schema, self._rows_per_file = folder, schema, rows_per_file
+        self._buffer: list[dict[str, Any]] = []
+        self._files = 0
+        self.rows = 0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; columns that the schema lacks are refused (they would be lost)."""
+        unknown = row.keys() - set(self._schema.names)
+        if unknown:
+            raise ValueError(f"{self._folder}: columns {sorted(unknown)} not in the schema")
+        self._buffer.append(row)
+        self.rows += 1
+        if len(self._buffer) >= self._rows_per_file:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered as one file."""
+        if self._buffer:
+            table = pa.Table.from_pylist(self._buffer, schema=self._schema)
+            write_table(join(self._folder, f"part-{self._files:05d}.parquet"), table)
+            self._files += 1
+            self._buffer = []
+
+    def __enter__(self) -> ParquetWriter:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.flush()
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write one Parquet file atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def write_rows(folder: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write rows to a folder; an empty iterable still leaves one (empty) file with the schema."""
+    with ParquetWriter(folder, schema) as writer:
+        for row in rows:
+            writer.write(row)
+    if writer.rows == 0:
+        write_table(join(folder, "part-00000.parquet"), schema.empty_table())
+    return writer.rows
+
+
+def dataset(folder: str) -> pads.Dataset:
+    """The folder as an Arrow data set (lazy).
+
+    Raises:
+        ValueError: the folder holds no Parquet file.
+    """
+    files = parquet_files(folder)
+    if not files:
+        raise ValueError(f"{folder}: no Parquet files found")
+    fs, _ = filesystem(folder)
+    paths = [fs._strip_protocol(f) for f in files]
+    return pads.dataset(paths, filesystem=pafs.PyFileSystem(pafs.FSSpecHandler(fs)))
+
+
+def schema(folder: str) -> pa.Schema:
+    """Columns of a folder's rows."""
+    return dataset(folder).schema
+
+
+def count(folder: str) -> int:
+    """Number of rows in a folder."""
+    return int(dataset(folder).count_rows()) if parquet_files(folder) else 0
+
+
+def read_rows(
+    folder: str, columns: list[str] | None = None, batch_size: int = 1_024
+) -> Iterator[dict[str, Any]]:
+    """Stream rows in file order, `batch_size` at a time."""
+    for batch in dataset(folder).to_batches(columns=columns, batch_size=batch_size):
+        yield from batch.to_pylist()
