@@ -63,7 +63,7 @@ class ChatCodec:
             raise ValueError(f"tokenizer {self._name!r} is not a fast one (tokenizers library)")
         # Copies: a caller's truncation or padding set on the shared backend must not reach us.
         self._backend = _plain_copy(tokenizer.backend_tokenizer, split_special=False)
-        self._plain = None
+        self._plain: Any = None  # made when first needed: it holds the whole vocabulary
         self._source = tokenizer.backend_tokenizer
         self._variables = {**tokenizer.special_tokens_map, "strftime_now": _TODAY.strftime}
         self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -260,15 +260,15 @@ class ChatCodec:
         eats_space = False
         for found in [*(self._control_re.finditer(text) if self._control_re else []), None]:
             section = text[place : found.start() if found else len(text)]
-            control, token = self._added[found[0]] if found else (None, None)
             if eats_space:
                 section = section.lstrip()
-            if token is not None and token.lstrip:
+            if found and self._added[found[0]][1].lstrip:
                 section = section.rstrip()
             if section:
                 first = start and place == 0
                 ids += self._encode_plain(section.translate(unescape), first)
-            if found and control is not None:
+            if found:
+                control, token = self._added[found[0]]
                 ids.append(control)
                 place, eats_space = found.end(), token.rstrip
         return ids
