@@ -7,7 +7,7 @@ import sys
 
 import yaml
 
-from rayonale import command, recipe
+from rayonale import command, execution, recipe
 
 
 def main() -> None:
@@ -16,10 +16,18 @@ def main() -> None:
     parser.add_argument("recipe", help="YAML file (path or URI)")
     parser.add_argument("overrides", nargs="*", help="a.b.c=value: settings to change")
     parser.add_argument("--stage", help="run only this stage and what it needs")
-    parser.add_argument("--force", action="append", default=[], metavar="NAME",
-                        help="run this stage again although it is unchanged")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="check and print the plan; nothing is run or downloaded")
+    parser.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run this stage again although it is unchanged",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check and print the plan; nothing is run or downloaded",
+    )
     parser.add_argument("--cpus", type=int, help="cores of a local Ray session (default: all)")
     arguments = parser.parse_intermixed_args()
     command.set_up_logging()
@@ -28,8 +36,9 @@ def main() -> None:
         if arguments.dry_run:
             print(plan(loaded))
             return
-        outputs = recipe.run(loaded, only=arguments.stage, force=arguments.force,
-                             num_cpus=arguments.cpus)
+        outputs = execution.run(
+            loaded, only=arguments.stage, force=arguments.force, num_cpus=arguments.cpus
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     for name, output in outputs.items():

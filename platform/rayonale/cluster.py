@@ -32,12 +32,16 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             ray.init(**quiet)
         else:
             ray.init(
-                num_cpus=num_cpus, include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES, **quiet,
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
             )
         resources = ray.cluster_resources()
         log.info(
-            "Ray: %d node(s), %g CPU, %g GPU", len(ray.nodes()), resources.get("CPU", 0),
+            "Ray: %d node(s), %g CPU, %g GPU",
+            len(ray.nodes()),
+            resources.get("CPU", 0),
             resources.get("GPU", 0),
         )
     return dict(ray.cluster_resources())

@@ -17,14 +17,19 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, SettingsError
 from rich.logging import RichHandler
 
-from rayonale import cluster, recipe, stages
+from rayonale import cluster, execution, stages
 from rayonale.lineage import tracking
 
 
 def set_up_logging() -> None:
     """Log to the terminal: time, level, message; libraries only from warnings on."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="%H:%M:%S",
-                        handlers=[RichHandler(show_path=False, rich_tracebacks=False)], force=True)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[RichHandler(show_path=False, rich_tracebacks=False)],
+        force=True,
+    )
     logging.getLogger("rayonale").setLevel(logging.INFO)
 
 
@@ -61,7 +66,9 @@ def run_from_flags(kind: str, arguments: Sequence[str]) -> stages.StageOutput:
         given = values.pop(f"reads_{role}")
         if given:
             inputs[role] = (
-                [recipe.open_output(u) for u in given] if reads.many else recipe.open_output(given)
+                [execution.open_output(u) for u in given]
+                if reads.many
+                else execution.open_output(given)
             )
     settings = stage.settings.model_validate(
         {field: values[field] for field in command.model_fields_set if field in values}
@@ -85,7 +92,8 @@ def _flags(stage: stages.Stage) -> type[BaseSettings]:
         if reads.many:
             fields[f"reads_{role}"] = (
                 (list[str], Field([], description=told))
-                if reads.optional else (list[str], Field(..., description=told))
+                if reads.optional
+                else (list[str], Field(..., description=told))
             )
         elif reads.optional:
             fields[f"reads_{role}"] = (str | None, Field(None, description=told))
@@ -96,10 +104,14 @@ def _flags(stage: stages.Stage) -> type[BaseSettings]:
 
     class Flags(BaseSettings):
         model_config = ConfigDict(  # type: ignore[assignment]
-            extra="forbid", protected_namespaces=(), cli_kebab_case=False,
+            extra="forbid",
+            protected_namespaces=(),
+            cli_kebab_case=False,
         )
 
     return create_model(
-        f"{stage.kind}_flags", __base__=Flags, __doc__=(stage.run.__doc__ or "").split("\n")[0],
+        f"{stage.kind}_flags",
+        __base__=Flags,
+        __doc__=(stage.run.__doc__ or "").split("\n")[0],
         **fields,
     )

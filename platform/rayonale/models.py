@@ -1,14 +1,13 @@
 """Names of models: what a recipe writes → the folder (or hub name) that libraries load.
 
-    tinyworld                   the embedded base model
-    runs/…/model, /data/llama   a local Hugging Face folder
-    models:/name/3, models:/name@alias   a registered MLflow model
-    org/name, org/name@revision          a model of the Hugging Face hub
+tinyworld                   the embedded base model
+runs/…/model, /data/llama   a local Hugging Face folder
+models:/name/3, models:/name@alias   a registered MLflow model
+org/name, org/name@revision          a model of the Hugging Face hub
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -38,8 +37,9 @@ def resolve(ref: str) -> str:
     looks_local = path.is_absolute() or ref.startswith((".", "~")) or ref.count("/") != 1
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(f"model {ref!r}: {path} has no config.json; expected a Hugging Face "
-                             "model folder")
+            raise ValueError(
+                f"model {ref!r}: {path} has no config.json; expected a Hugging Face model folder"
+            )
         return str(path.resolve())
     if looks_local:
         raise ValueError(
@@ -102,4 +102,4 @@ def _models_in(value: Any) -> Iterator[str]:
 
 def is_local(ref: str) -> bool:
     """Whether loading the model needs no network."""
-    return os.path.isdir(resolve(ref))
+    return Path(resolve(ref)).is_dir()

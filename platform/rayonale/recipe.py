@@ -9,14 +9,13 @@
 
 A stage names its kind, its settings, and in `reads` the stages (or folders) that it reads, by
 role. `load` checks everything that can be checked without running anything and tells every
-error at once, each with its path. `run` runs the stages in order of their dependencies; a
-stage whose settings, inputs and code are unchanged is reused.
+error at once, each with its path; `execution.run` runs what it returns.
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -27,11 +26,8 @@ import fsspec
 import yaml
 from pydantic import ValidationError
 
-from rayonale import cluster, stages, storage
-from rayonale.lineage import fingerprints, tracking
-from rayonale.stages import Settings, Stage, StageOutput
-
-log = logging.getLogger("rayonale")
+from rayonale import stages
+from rayonale.stages import Settings, Stage
 
 _TOP_LEVEL = ("name", "description", "runs", "stages")
 
@@ -104,7 +100,8 @@ def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()
     """Check a recipe that is already a mapping; see `load`."""
     problems = [
         f"{key}: unknown key; expected {', '.join(_TOP_LEVEL)}"
-        for key in document if key not in _TOP_LEVEL
+        for key in document
+        if key not in _TOP_LEVEL
     ]
     raw_stages = document.get("stages")
     if not isinstance(raw_stages, dict) or not raw_stages:
@@ -148,6 +145,11 @@ class _UniqueKeys(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep=deep))
 
 
+_UniqueKeys.add_implicit_resolver(  # YAML 1.1 would read 5e-7 as text
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _override(document: dict[str, Any], assignment: str) -> str | None:
     """Apply `a.b.c=value`; a message when it cannot be."""
     path, sign, value = assignment.partition("=")
@@ -161,7 +163,7 @@ def _override(document: dict[str, Any], assignment: str) -> str | None:
             node = node[int(key)]
         elif isinstance(node, dict):
             if key not in node and parents[0] == "stages" and depth == 1:
-                return f"override {assignment!r}: no stage {key!r}{_near(key, list(node))}"
+                return f"override {assignment!r}: no stage {key!r}{near(key, list(node))}"
             node = node.setdefault(key, {})
         else:
             return f"override {assignment!r}: {at} is not a mapping"
@@ -187,8 +189,9 @@ def _parse_stage(name: str, raw: Any) -> tuple[list[str], PlannedStage | None]:
     kind = raw.get("kind")
     if kind not in stages.REGISTRY:
         choices = sorted(stages.REGISTRY)
-        return [f"{at}.kind: found {kind!r}{_near(str(kind), choices)}; choices: "
-                f"{', '.join(choices)}"], None
+        return [
+            f"{at}.kind: found {kind!r}{near(str(kind), choices)}; choices: {', '.join(choices)}"
+        ], None
     stage = stages.get(str(kind))
     reads, problems = _parse_reads(at, stage, raw.get("reads") or {})
     values = {key: value for key, value in raw.items() if key not in ("kind", "reads")}
@@ -215,15 +218,19 @@ def _parse_reads(at: str, stage: Stage, raw: Any) -> tuple[dict[str, Any], list[
             reads[role] = names
     for role, needed in stage.reads.items():
         if role not in raw and not needed.optional:
-            problems.append(f"{at}.reads.{role}: missing; expected the stage whose "
-                            f"{needed.what} are read")
+            problems.append(
+                f"{at}.reads.{role}: missing; expected the stage whose {needed.what} are read"
+            )
     return reads, problems
 
 
 def _roles(stage: Stage) -> str:
-    return ", ".join(
-        role + (" (optional)" if reads.optional else "") for role, reads in stage.reads.items()
-    ) or "nothing"
+    return (
+        ", ".join(
+            role + (" (optional)" if reads.optional else "") for role, reads in stage.reads.items()
+        )
+        or "nothing"
+    )
 
 
 def _pydantic_problems(at: str, stage: Stage, error: ValidationError) -> list[str]:
@@ -232,7 +239,7 @@ def _pydantic_problems(at: str, stage: Stage, error: ValidationError) -> list[st
         path = ".".join([at, *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
             choices = _field_names(stage.settings, item["loc"][:-1])
-            message = f"unknown key{_near(str(item['loc'][-1]), choices)}"
+            message = f"unknown key{near(str(item['loc'][-1]), choices)}"
         else:
             found = "" if item["type"] == "missing" else f", found {item['input']!r:.80}"
             message = item["msg"][0].lower() + item["msg"][1:] + found
@@ -247,7 +254,7 @@ def _field_names(model: Any, path: tuple[Any, ...]) -> list[str]:
     return list(getattr(model, "model_fields", {}))
 
 
-def _near(word: str, choices: list[str]) -> str:
+def near(word: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -267,12 +274,14 @@ def _check_reads(
             if _is_folder(name):
                 continue
             if name not in names:
-                problems.append(f"{at}: no stage {name!r}{_near(name, names)}; a folder is "
-                                "written with a '/'")
+                problems.append(
+                    f"{at}: no stage {name!r}{near(name, names)}; a folder is written with a '/'"
+                )
             elif name in planned and what != "any" and what not in planned[name].stage.gives:
                 gives = " and ".join(planned[name].stage.gives)
-                problems.append(f"{at}: {name!r} ({planned[name].stage.kind}) gives {gives}, "
-                                f"expected {what}")
+                problems.append(
+                    f"{at}: {name!r} ({planned[name].stage.kind}) gives {gives}, expected {what}"
+                )
     return problems
 
 
@@ -300,87 +309,11 @@ def _check_flow(ordered: list[PlannedStage]) -> list[str]:
                 if reads.what == "rows" and present is not None:
                     missing = [c for c in reads.columns if c not in present]
                     if missing:
-                        problems.append(f"stages.{stage.name}.reads.{role}: {name!r} does not "
-                                        f"give column(s) {', '.join(missing)}")
+                        problems.append(
+                            f"stages.{stage.name}.reads.{role}: {name!r} does not "
+                            f"give column(s) {', '.join(missing)}"
+                        )
                 if role == "rows":
                     carried = None if present is None or carried is None else carried | present
         columns[stage.name] = None if carried is None else carried | set(stage.stage.adds)
     return problems
-
-
-def run(
-    recipe: Recipe, only: str | None = None, force: Iterable[str] = (), num_cpus: int | None = None
-) -> dict[str, StageOutput]:
-    """Run a recipe's stages in order, reusing what is unchanged.
-
-    Args:
-        only: a stage's name: it and what it needs are run, nothing else.
-        force: names of stages to run again although they are unchanged.
-
-    Returns:
-        name → output of every stage that was needed.
-    """
-    from rayonale.generate.pool import Engines
-
-    wanted = _needed(recipe, only)
-    outputs: dict[str, StageOutput] = {}
-    force = set(force)
-    cluster.connect(num_cpus)
-    with (
-        tracking.Tracker(recipe.name, recipe.runs, description=recipe.description,
-                         source=recipe.source, overrides=recipe.overrides) as tracker,
-        Engines() as engines,
-    ):
-        for name in wanted:
-            planned = recipe.stages[name]
-            outputs[name] = stages.run_stage(
-                planned.stage, planned.settings, name=name,
-                inputs=_inputs_of(planned, outputs), folder=storage.join(recipe.runs, recipe.name),
-                engines=engines, tracker=tracker, force=name in force,
-            )
-    return outputs
-
-
-def _needed(recipe: Recipe, only: str | None) -> list[str]:
-    if only is None:
-        return list(recipe.stages)
-    if only not in recipe.stages:
-        raise ValueError(f"no stage {only!r} in {recipe.source}{_near(only, list(recipe.stages))}; "
-                         f"stages: {', '.join(recipe.stages)}")
-    needed, stack = set(), [only]
-    while stack:
-        name = stack.pop()
-        if name in recipe.stages and name not in needed:
-            needed.add(name)
-            stack.extend(recipe.stages[name].upstream())
-    return [name for name in recipe.stages if name in needed]
-
-
-def _inputs_of(planned: PlannedStage, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
-    def output(name: str) -> StageOutput:
-        return outputs[name] if name in outputs else open_output(name)
-
-    return {
-        role: [output(n) for n in names] if isinstance(names, list) else output(names)
-        for role, names in planned.reads.items()
-    }
-
-
-def open_output(uri: str) -> StageOutput:
-    """A folder as something to read: a finished stage, a folder of Parquet rows, or a model.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    manifest_uri = storage.join(uri, storage.MANIFEST)
-    if storage.exists(manifest_uri):
-        manifest = storage.read_json(manifest_uri)
-        return StageOutput(
-            manifest["name"], uri.rstrip("/"), manifest["fingerprint"], manifest["kind"], manifest
-        )
-    if not storage.exists(uri):
-        raise ValueError(f"{uri}: no such folder; expected a stage's folder, a folder of Parquet "
-                         "files, or a Hugging Face model folder")
-    return StageOutput(
-        uri.rstrip("/").rsplit("/", 1)[-1], uri.rstrip("/"), fingerprints.of_folder(uri)
-    )

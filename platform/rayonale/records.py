@@ -144,8 +144,15 @@ RATIONALE = pa.struct(
         ("seed", pa.int64()),
         ("tokens", pa.int64()),
         ("finish_reason", pa.string()),  # stop | length
-        ("grades", pa.struct([(name, pa.int64()) for name in (
-            "helpfulness", "relatedness", "correctness", "coherence")])),  # null until graded
+        (
+            "grades",
+            pa.struct(
+                [
+                    (name, pa.int64())
+                    for name in ("helpfulness", "relatedness", "correctness", "coherence")
+                ]
+            ),
+        ),  # null until graded
     ]
 )
 

@@ -249,8 +249,13 @@ def run_stage(
     version = code_version(stage, settings)
     log.info("%s: %s → %s", name, stage.kind, out)
     with tracker.stage_run(
-        name=name, kind=stage.kind, settings=settings.model_dump(mode="json"), inputs=inputs,
-        fingerprint=fingerprint, code_version=version, out=out,
+        name=name,
+        kind=stage.kind,
+        settings=settings.model_dump(mode="json"),
+        inputs=inputs,
+        fingerprint=fingerprint,
+        code_version=version,
+        out=out,
     ) as run:
         context = StageContext(name, out, inputs, engines, fingerprint, version, run)
         started = time.monotonic()
@@ -274,7 +279,9 @@ def run_stage(
             "seconds": round(seconds, 3),
             "mlflow_run_id": run.run_id,
         }
-        run.finish(manifest)
+        if "model" in stage.gives:
+            manifest["model"] = storage.join(out, storage.MODEL)
+        manifest.update(run.finish(manifest))
         storage.write_json(manifest_uri, manifest)
         storage.remove(storage.join(out, storage.WORK))
     log.info("%s", summary_line(manifest))

@@ -1,0 +1,103 @@
+"""Running a checked recipe: stages in the order of their dependencies, unchanged ones reused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rayonale import cluster, stages, storage
+from rayonale.lineage import fingerprints, tracking
+from rayonale.recipe import PlannedStage, Recipe, near
+from rayonale.stages import StageOutput
+
+
+def run(
+    recipe: Recipe, only: str | None = None, force: Iterable[str] = (), num_cpus: int | None = None
+) -> dict[str, StageOutput]:
+    """Run a recipe's stages in order, reusing what is unchanged.
+
+    Args:
+        only: a stage's name: it and what it needs are run, nothing else.
+        force: names of stages to run again although they are unchanged.
+
+    Returns:
+        name → output of every stage that was needed.
+    """
+    from rayonale.generate.pool import Engines
+
+    wanted = _needed(recipe, only)
+    outputs: dict[str, StageOutput] = {}
+    force = set(force)
+    cluster.connect(num_cpus)
+    with (
+        tracking.Tracker(
+            recipe.name,
+            recipe.runs,
+            description=recipe.description,
+            source=recipe.source,
+            overrides=recipe.overrides,
+        ) as tracker,
+        Engines() as engines,
+    ):
+        for name in wanted:
+            planned = recipe.stages[name]
+            outputs[name] = stages.run_stage(
+                planned.stage,
+                planned.settings,
+                name=name,
+                inputs=_inputs_of(planned, outputs),
+                folder=storage.join(recipe.runs, recipe.name),
+                engines=engines,
+                tracker=tracker,
+                force=name in force,
+            )
+    return outputs
+
+
+def _needed(recipe: Recipe, only: str | None) -> list[str]:
+    if only is None:
+        return list(recipe.stages)
+    if only not in recipe.stages:
+        raise ValueError(
+            f"no stage {only!r} in {recipe.source}{near(only, list(recipe.stages))}; "
+            f"stages: {', '.join(recipe.stages)}"
+        )
+    needed, stack = set(), [only]
+    while stack:
+        name = stack.pop()
+        if name in recipe.stages and name not in needed:
+            needed.add(name)
+            stack.extend(recipe.stages[name].upstream())
+    return [name for name in recipe.stages if name in needed]
+
+
+def _inputs_of(planned: PlannedStage, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    def output(name: str) -> StageOutput:
+        return outputs[name] if name in outputs else open_output(name)
+
+    return {
+        role: [output(n) for n in names] if isinstance(names, list) else output(names)
+        for role, names in planned.reads.items()
+    }
+
+
+def open_output(uri: str) -> StageOutput:
+    """A folder as something to read: a finished stage, a folder of Parquet rows, or a model.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    manifest_uri = storage.join(uri, storage.MANIFEST)
+    if storage.exists(manifest_uri):
+        manifest = storage.read_json(manifest_uri)
+        return StageOutput(
+            manifest["name"], uri.rstrip("/"), manifest["fingerprint"], manifest["kind"], manifest
+        )
+    if not storage.exists(uri):
+        raise ValueError(
+            f"{uri}: no such folder; expected a stage's folder, a folder of Parquet "
+            "files, or a Hugging Face model folder"
+        )
+    return StageOutput(
+        uri.rstrip("/").rsplit("/", 1)[-1], uri.rstrip("/"), fingerprints.of_folder(uri)
+    )
