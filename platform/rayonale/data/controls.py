@@ -86,6 +86,9 @@ class ChatCodec:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the prompt with the generation prompt."""
+        if not messages or messages[-1]["role"] == "assistant":
+            found = [message["role"] for message in messages]
+            raise ValueError(f"a prompt ends with a message that is to be answered; found {found}")
         messages = self.adapt(messages)
         wanted = self._skeleton(messages).prompt
         ids = self.encode(self.render(messages, True))
@@ -149,8 +152,6 @@ class ChatCodec:
 
     def render(self, messages: Sequence[Message], open_turn: bool) -> str:
         """Text of a conversation; `open_turn` adds what opens the assistant's turn."""
-        if not messages:
-            raise ValueError("a conversation needs at least one message; found none")
         try:
             rendered, _ = render_jinja_template(
                 [messages], chat_template=self.template, add_generation_prompt=open_turn,

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
+
 from rayonale.data import checks, formats, ids, reading, sources, splits, tokens
 from rayonale.data.fields import BadRow, name
-from rayonale.records import ROW_TYPES
 
 KEY, PROMPT_KEY, OWN_KEY = "_key", "_prompt_key", "_own_key"  # hidden columns, 16 bytes each
 LATER = ("id", "occurrence")  # columns that output.py adds
@@ -47,7 +48,6 @@ class Converter:
     def __init__(self, conversion: Conversion, layout: formats.Format) -> None:
         self._conversion, self._layout = conversion, layout
         self._renames = {theirs: ours for ours, theirs in conversion.fields.items()}
-        self._names = [n for n in ROW_TYPES[layout.row_type].names if n not in LATER]
         self._tokenizer: Any = None
         if conversion.tokenizer is not None and conversion.limits.by_tokens:
             self._tokenizer = tokens.load_tokenizer(*conversion.tokenizer)
@@ -69,7 +69,6 @@ class Converter:
             row["annotator"] = name(raw, conversion.annotator_field)
         try:
             metadata = _as_json(row["metadata"])
-            metadata.encode("utf-8")
             row[KEY] = ids.content_key(row, kind)
         except UnicodeEncodeError as error:
             raise BadRow("not_utf8", "found a lone surrogate (an escape such as \\ud800), "
@@ -109,17 +108,18 @@ class Converter:
         own = name(raw, field_name)
         if own is None:
             raise BadRow("missing_field", f"{field_name}: found none, expected the row's id")
-        own_row = {"prompt": [self._conversion.number, own]}
-        return ids.content_key(own_row, "own id")
+        return ids.key_of(f"{self._conversion.number} {own}")
 
 
 def _as_json(metadata: dict[str, Any]) -> str:
     try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, default=str)
-    except (ValueError, TypeError, RecursionError):
-        # NaN, huge numbers, keys that are not text (from Parquet): kept as text.
-        return json.dumps({str(key): _printable(value) for key, value in metadata.items()},
+        return to_json(metadata, inf_nan_mode="strings").decode()
+    except (ValueError, RecursionError):
+        # Bytes, huge numbers, deep nesting: kept as Python writes them.
+        text = json.dumps({str(key): _printable(value) for key, value in metadata.items()},
                           ensure_ascii=False)
+        text.encode("utf-8")
+        return text
 
 
 def _printable(value: Any) -> Any:

@@ -11,7 +11,6 @@ Metadata is notes, not content: it does not count.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
@@ -19,23 +18,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rayonale.records import Message
+
 KEY_BYTES = 16
 _GROUP_ROWS = 4_000_000  # keys that are sorted at a time: about 200 MB
 
-_CONTENT = (
-    "prompt", "chosen", "rejected", "response", "responses", "label", "score", "scores",
-    "score_chosen", "score_rejected", "confidence", "annotator",
+_MESSAGES = ("prompt", "chosen", "rejected", "response")
+_VALUES = (
+    "label", "score", "scores", "score_chosen", "score_rejected", "confidence", "annotator",
 )
 
 
 def content_key(row: dict[str, Any], row_type: str) -> bytes:
     """Hash of what a row says (16 bytes).
 
+    Every piece is hashed with its length, so that no two rows are spelled alike.
+
     Raises:
         UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot hold.
     """
-    content = [(name, row[name]) for name in _CONTENT if row.get(name) is not None]
-    text = json.dumps([row_type, content], ensure_ascii=False, separators=(",", ":"))
+    pieces = [row_type]
+    for column in _MESSAGES:
+        if column in row:
+            _spell(pieces, column, row[column])
+    for place, response in enumerate(row.get("responses", ())):
+        _spell(pieces, f"responses {place}", response)
+    for column in _VALUES:
+        value = row.get(column)
+        if value is not None:
+            text = value if isinstance(value, str) else repr(value)
+            pieces.append(f"{column} {len(text)}")
+            pieces.append(text)
+    return key_of("\0".join(pieces))
+
+
+def _spell(pieces: list[str], column: str, messages: list[Message]) -> None:
+    for message in messages:
+        content = message["content"]
+        pieces.append(f"{column} {message['role']} {len(content)}")
+        pieces.append(content)
+
+
+def key_of(text: str) -> bytes:
+    """16-byte hash of a text."""
     return blake2b(text.encode("utf-8"), digest_size=KEY_BYTES).digest()
 
 

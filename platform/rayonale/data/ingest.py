@@ -21,6 +21,7 @@ import ray
 from rayonale import cluster, models, storage
 from rayonale.data import assemble, blocks, formats, output, reading, sources
 from rayonale.data.settings import IngestSettings, Source
+from rayonale.records import ROW_TYPES
 from rayonale.stages import Reads, Stage, StageContext, StageOutput, StageResult
 
 log = logging.getLogger("rayonale")
@@ -279,8 +280,7 @@ STAGE = Stage(
     settings=IngestSettings,
     run=run,
     reads={"raw": Reads("any", optional=True)},
-    adds=("id", "split", "prompt"),
+    adds=tuple(sorted({name for schema in ROW_TYPES.values() for name in schema.names})),
     external_inputs=_external,
     validate=_validate,
-    sources=lambda settings: [f"module:rayonale.data.formats.{name}" for name in formats.FORMATS],
 )

@@ -24,7 +24,7 @@ from rayonale import storage
 PART_BYTES = 32 << 20  # a part of a big file; also how much a worker reads before it reports
 
 _LINES = re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.zst)?$")
-_HUB_NAME = re.compile(r"^(hf:)?[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")
 _SUFFIXES = ".jsonl, .ndjson, .json (each also .gz or .zst), .parquet"
 
 
@@ -62,7 +62,7 @@ def is_hub(uri: str) -> bool:
     that is not a path that exists."""
     if uri.startswith("hf:") and not uri.startswith("hf://"):
         return True
-    return bool(_HUB_NAME.match(uri)) and not _LINES.search(uri) and not storage.exists(uri)
+    return bool(_HUB_NAME.match(uri)) and _kind(uri) is None and not storage.exists(uri)
 
 
 def find(uri: str) -> list[Part]:

@@ -8,6 +8,7 @@ on every machine, and whatever else the data holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -54,8 +55,13 @@ def prompt_key(prompt: list[Message], splits: Splits) -> bytes:
     normal = "\0".join(
         f"{message['role']}:{' '.join(message['content'].split()).casefold()}" for message in turns
     )
-    salt = blake2b(splits.salt.encode(), digest_size=16).digest()
-    return blake2b(normal.encode("utf-8", "replace"), digest_size=ids.KEY_BYTES, salt=salt).digest()
+    key = _salt_key(splits.salt)
+    return blake2b(normal.encode("utf-8"), digest_size=ids.KEY_BYTES, key=key).digest()
+
+
+@lru_cache(maxsize=16)
+def _salt_key(salt: str) -> bytes:
+    return blake2b(salt.encode(), digest_size=32).digest()
 
 
 def split_of(key: bytes, splits: Splits) -> str:
