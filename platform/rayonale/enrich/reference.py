@@ -1,0 +1,240 @@
+"""Reference log-probabilities as columns, computed once, ahead of training.
+
+    rows/ ─ chunks ─► actors: tokenise → pack → the trainer's own forward ─► work/ ─► rows/
+
+The forward, the batching and the tokens are the trainer's, so that with policy = reference the
+first DPO loss is ln 2; vLLM's log-probabilities differ by up to 0.04 nats a sequence in bfloat16.
+Each chunk is one file written in one piece: a killed run goes on with the chunks that are missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from rayonale import models, storage
+from rayonale.records import REJECT
+from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
+from rayonale.train import references
+from rayonale.train.examples import REFERENCE, REFERENCE_COLUMNS, Encoding, encode
+from rayonale.train.shards import Chunk, chunks_of
+
+log = logging.getLogger("rayonale")
+
+LOG_EVERY = 10.0  # seconds
+
+
+class ReferenceSettings(Settings):
+    """Settings of the `reference_logprobs` stage.
+
+    Attributes:
+        model: the reference, when no stage is read in the role `model`.
+        chat_template: replaces the tokenizer's own; the same as in training.
+        dtype: the same as in training.
+        workers: actors, each with a copy of the model.
+        cpus_per_worker: cores that one reserves, and threads that it uses without a GPU.
+        use_gpu: None takes GPUs when the cluster has any.
+        micro_batch_tokens: computed at once.
+        rows_per_chunk: rows of one output file; what a killed run does again at most.
+        max_length, max_prompt_length: tokens; rows over them are left out and counted.
+    """
+
+    model: str = "tinyworld"
+    chat_template: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    workers: int = Field(1, gt=0)
+    cpus_per_worker: int = Field(1, gt=0)
+    use_gpu: bool | None = None
+    micro_batch_tokens: int = Field(8_192, gt=0)
+    rows_per_chunk: int = Field(1_000, gt=0)
+    max_length: int = Field(2_048, gt=1)
+    max_prompt_length: int | None = Field(None, gt=0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every actor needs to know."""
+
+    encoding: Encoding
+    shared_fingerprint: str
+    dtype: str
+    threads: int
+    use_gpu: bool
+    micro_batch_tokens: int
+    out: str
+
+
+class Scorer:
+    """A model on one worker that scores chunks; run as a Ray actor."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from rayonale.train.policy import Policy, load_model
+
+        if not job.use_gpu:
+            torch.set_num_threads(job.threads)
+        self.job = job
+        self.device = torch.device("cuda" if job.use_gpu else "cpu")
+        self.tokenizer = job.encoding.tokenizer()
+        self.policy = Policy(load_model(job.encoding.model, job.dtype)).to(self.device).eval()
+
+    def run(self, chunk: Chunk) -> dict[str, Any]:
+        """Score one chunk and write its rows and rejects; nothing is done twice."""
+        table = chunk.read()
+        scored, rejects, tokens = [], [], 0
+        examples, places = [], []
+        rows = table.to_pylist()
+        for place, row in enumerate(rows):
+            example, left_out = encode(self.tokenizer, row, self.job.encoding)
+            if example is None:
+                rejects.append(left_out)
+            else:
+                examples.append(example)
+                places.append(place)
+        for row, example, found in zip(places, examples, self.logprobs(examples), strict=True):
+            fingerprint = references.row_fingerprint(
+                self.job.shared_fingerprint, example["tokens"]
+            )
+            scored.append({**rows[row], **found, REFERENCE: fingerprint})
+            tokens += example["chosen_tokens"] + example["rejected_tokens"]
+        name = f"part-{chunk.number:05d}.parquet"
+        schema = output_schema(table.schema)
+        rejected = pa.Table.from_pylist(rejects, schema=REJECT)
+        storage.write_table(storage.join(self.job.out, storage.REJECTS, name), rejected)
+        rows_table = pa.Table.from_pylist(scored, schema=schema)
+        storage.write_table(storage.join(self.job.out, storage.ROWS, name), rows_table)
+        return {"rows": len(rows), "tokens": tokens}
+
+    def logprobs(self, examples: list[dict[str, Any]]) -> list[dict[str, float]]:
+        """Sums over chosen and rejected, in the order of the examples."""
+        import torch
+
+        from rayonale.train.batches import collate, tree_length
+        from rayonale.train.plan import micro_batches
+
+        found: list[dict[str, float]] = [{} for _ in examples]
+        if not examples:
+            return found
+        costs = [
+            tree_length(e["prompt_tokens"], [e["chosen_tokens"], e["rejected_tokens"]])
+            for e in examples
+        ]
+        (mine,) = micro_batches(
+            range(len(examples)), costs, world=1, max_tokens=self.job.micro_batch_tokens
+        )
+        sequences = self.job.encoding.sequences
+        with torch.no_grad():
+            for micro in mine:
+                batch = collate([examples[row] for row in micro.rows], sequences)
+                logprob = self.policy(**batch.inputs(self.device)).cpu()
+                for name, column in zip(sequences, REFERENCE_COLUMNS, strict=True):
+                    for row, index in zip(micro.rows, batch.sequence[name].tolist(), strict=True):
+                        found[row][column] = logprob[index].item()
+        return found
+
+
+def output_schema(schema: pa.Schema) -> pa.Schema:
+    """Columns of the rows with the reference's; older ones of the same names are replaced."""
+    added = {**dict.fromkeys(REFERENCE_COLUMNS, pa.float32()), REFERENCE: pa.string()}
+    kept = [field for field in schema if field.name not in added]
+    return pa.schema([*kept, *added.items()])
+
+
+def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
+    """Score all rows; rows that are too long go to the rejects."""
+    import ray
+
+    read = context.inputs.get("model")
+    model = models.resolve(read.model if read is not None else settings.model)
+    use_gpu = settings.use_gpu
+    if use_gpu is None:
+        use_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    job = Job(
+        encoding=Encoding(
+            model=model, sequences=("chosen", "rejected"), chat_template=settings.chat_template,
+            max_length=settings.max_length, max_prompt_length=settings.max_prompt_length,
+            fingerprint=True,
+        ),
+        shared_fingerprint=references.forward_fingerprint(model, settings.dtype),
+        dtype=settings.dtype, threads=settings.cpus_per_worker, use_gpu=use_gpu,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        out=storage.join(context.out, storage.WORK),
+    )
+    chunks = chunks_of(context.rows(), settings.rows_per_chunk)
+    todo = [chunk for chunk in chunks if not _done(context.out, chunk)]
+    started = time.monotonic()
+    tokens = _score(context.name, job, todo, settings) if todo else 0
+    seconds = time.monotonic() - started
+    for kind in (storage.REJECTS, storage.ROWS):
+        _publish(context.out, kind)
+    return _result(context.out, sum(c.rows for c in chunks), tokens, seconds)
+
+
+def _done(out: str, chunk: Chunk) -> bool:
+    name = f"{storage.ROWS}/part-{chunk.number:05d}.parquet"
+    places = (storage.join(out, storage.WORK, name), storage.join(out, name))
+    return any(storage.exists(place) for place in places)
+
+
+def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) -> int:
+    """Spread chunks over actors; an actor that dies is started again and its chunk redone."""
+    import ray
+    from ray.util import ActorPool
+
+    actor = ray.remote(Scorer).options(
+        num_cpus=settings.cpus_per_worker, num_gpus=1 if job.use_gpu else 0, max_restarts=3,
+        max_task_retries=3,
+    )
+    actors = [actor.remote(job) for _ in range(min(settings.workers, len(todo)))]
+    pool = ActorPool(actors)
+    total, done, tokens = sum(chunk.rows for chunk in todo), 0, 0
+    started = told = time.monotonic()
+    for found in pool.map_unordered(lambda a, chunk: a.run.remote(chunk), todo):
+        done, tokens = done + found["rows"], tokens + found["tokens"]
+        seconds = time.monotonic() - started
+        if time.monotonic() - told > LOG_EVERY or done == total:
+            told = time.monotonic()
+            log.info(
+                "%s: %d/%d rows, %.1f rows/s, %.0f tokens/s, %.0f s left", name, done, total,
+                done / seconds, tokens / seconds, (total - done) * seconds / done,
+            )
+    for one in actors:
+        ray.kill(one)
+    return tokens
+
+
+def _publish(out: str, kind: str) -> None:
+    """Move finished files to their place; a run killed here goes on here."""
+    for uri in storage.parquet_files(storage.join(out, storage.WORK, kind)):
+        fs, path = storage.filesystem(uri)
+        target = storage.filesystem(storage.join(out, kind, uri.rsplit("/", 1)[-1]))[1]
+        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        fs.mv(path, target)
+
+
+def _result(out: str, rows_in: int, tokens: int, seconds: float) -> StageResult:
+    counted: dict[str, dict[str, int]] = {}
+    for reject in storage.read_rows(storage.join(out, storage.REJECTS), ["kind", "reason"]):
+        kind = counted.setdefault(reject["kind"], {})
+        kind[reject["reason"]] = kind.get(reject["reason"], 0) + 1
+    rows_out = storage.count(storage.join(out, storage.ROWS))
+    metrics = {"seconds": seconds}
+    if seconds and tokens:
+        metrics |= {"rows_per_second": rows_out / seconds, "tokens_per_second": tokens / seconds}
+    return StageResult(rows_in=rows_in, rows_out=rows_out, rejects=counted, metrics=metrics)
+
+
+STAGE = Stage(
+    kind="reference_logprobs", settings=ReferenceSettings, run=run,
+    reads={
+        "rows": Reads("rows", columns=("id", "prompt", "chosen", "rejected")),
+        "model": Reads("model", optional=True),
+    },
+    adds=(*REFERENCE_COLUMNS, REFERENCE),
+)

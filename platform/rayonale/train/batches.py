@@ -1,0 +1,188 @@
+"""From token lists to tensors: several responses share one computation of their prompt.
+
+A *tree* is a prompt and the responses that follow it. A pair is one tree of two responses, its
+rationale another tree (the prompt there shows both responses). Trees are laid side by side in
+packed rows; the mask lets a token see its own tree's prompt and its own response, so every
+response's log-probability is what it would be alone.
+
+    tree      | prompt  x x x x | chosen c c c | rejected r r |
+    position  |         0 1 2 3 |        4 5 6 |          4 5 |      ← both follow the prompt
+    segment   |         0 0 0 0 |        1 1 1 |          2 2 |
+
+Legend: B packed rows, L tokens a row, N response tokens of the batch, S sequences (responses),
+P rows of the data (pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Which prompt each response follows; responses with one prompt form a tree.
+PROMPT_OF = {"chosen": "prompt", "rejected": "prompt", "rationale": "rationale_prompt"}
+
+
+def trees_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Prompt column → the sequences that follow it."""
+    trees: dict[str, tuple[str, ...]] = {}
+    for name in sequences:
+        trees[PROMPT_OF[name]] = (*trees.get(PROMPT_OF[name], ()), name)
+    return trees
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on one worker.
+
+    Attributes:
+        tokens, positions, tree, segment: [B, L]; `tree` is −1 on padding.
+        predictor: [N] index into the flattened [B·L] of the token whose output predicts
+            `target`; the last prompt token predicts the first token of each response.
+        target: [N] token ids.
+        owner: [N] which of the S sequences a target belongs to.
+        sequence: name → [P] index among the S sequences.
+        length: name → [P] number of tokens of the sequence, float32.
+        value: name → [P] float32, columns of the rows.
+        weight: [P] 1, or 0 for a row that only fills a worker's turn.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    tree: Tensor
+    segment: Tensor
+    predictor: Tensor
+    target: Tensor
+    owner: Tensor
+    sequence: dict[str, Tensor]
+    length: dict[str, Tensor]
+    value: dict[str, Tensor]
+    weight: Tensor
+
+    def inputs(self, device: torch.device | str) -> dict[str, Tensor]:
+        """What the policy's forward takes, on its device."""
+        names = ("tokens", "positions", "tree", "segment", "predictor", "target", "owner")
+        tensors = {name: getattr(self, name).to(device) for name in names}
+        tensors["owners"] = torch.zeros(
+            sum(len(index) for index in self.sequence.values()), device=device
+        )
+        return tensors
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Padding tokens and all tokens."""
+        return int((self.tree < 0).sum()), self.tree.numel()
+
+
+def collate(
+    rows: Sequence[Mapping[str, Any]],
+    sequences: Sequence[str],
+    *,
+    values: Sequence[str] = (),
+    filler: bool = False,
+) -> Batch:
+    """Lay out rows (token lists by column name, as in a shard) as one packed batch.
+
+    Args:
+        sequences: the responses to compute.
+        values: numeric columns to pass on.
+        filler: the rows only fill a worker's turn; their weight is 0.
+    """
+    trees: list[tuple[list[int], list[tuple[int, list[int]]]]] = []
+    index: dict[str, list[int]] = {name: [] for name in sequences}
+    count = 0
+    for row in rows:
+        for prompt, names in trees_of(sequences).items():
+            responses = []
+            for name in names:
+                responses.append((count, row[name]))
+                index[name].append(count)
+                count += 1
+            trees.append((row[prompt], responses))
+    layout = _lay_out(trees)
+    return Batch(
+        **layout,
+        sequence={name: torch.tensor(found) for name, found in index.items()},
+        length={
+            name: torch.tensor([float(len(row[name])) for row in rows]) for name in sequences
+        },
+        value={
+            name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
+            for name in values
+        },
+        weight=torch.full((len(rows),), 0.0 if filler else 1.0),
+    )
+
+
+def tree_length(prompt: int, responses: Sequence[int]) -> int:
+    """Tokens that a tree puts into the model: a response's last token predicts nothing."""
+    return prompt + sum(response - 1 for response in responses)
+
+
+def _lay_out(trees: list[tuple[list[int], list[tuple[int, list[int]]]]]) -> dict[str, Tensor]:
+    lengths = [tree_length(len(p), [len(r) for _, r in responses]) for p, responses in trees]
+    bins = first_fit(lengths)
+    shape = (len(bins), max(lengths))
+    tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    tree_ids, segments = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
+    predictor, target, owner = [], [], []
+    for row, members in enumerate(bins):
+        start = 0
+        for tree in members:
+            prompt, responses = trees[tree]
+            end = start + len(prompt)
+            tokens[row, start:end], positions[row, start:end] = prompt, np.arange(len(prompt))
+            last_of_prompt = row * shape[1] + end - 1
+            for segment, (number, response) in enumerate(responses, 1):
+                stop = end + len(response) - 1
+                tokens[row, end:stop] = response[:-1]
+                positions[row, end:stop] = len(prompt) + np.arange(len(response) - 1)
+                segments[row, end:stop] = segment
+                predictor.append(last_of_prompt)
+                predictor.extend(range(row * shape[1] + end, row * shape[1] + stop))
+                target.extend(response)
+                owner.extend([number] * len(response))
+                end = stop
+            tree_ids[row, start:end] = tree
+            start = end
+    return {
+        "tokens": torch.from_numpy(tokens), "positions": torch.from_numpy(positions),
+        "tree": torch.from_numpy(tree_ids), "segment": torch.from_numpy(segments),
+        "predictor": torch.tensor(predictor), "target": torch.tensor(target),
+        "owner": torch.tensor(owner),
+    }
+
+
+def first_fit(lengths: Sequence[int]) -> list[list[int]]:
+    """Pack items into bins as long as the longest one, longest first (first fit decreasing)."""
+    room: list[int] = []
+    bins: list[list[int]] = []
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for number, free in enumerate(room):
+            if lengths[item] <= free:
+                bins[number].append(item)
+                room[number] -= lengths[item]
+                break
+        else:
+            bins.append([item])
+            room.append(max(lengths) - lengths[item])
+    return bins
+
+
+def attention_mask(tree: Tensor, segment: Tensor) -> Tensor:
+    """Who sees whom: [B, 1, L, L] bool, True where query (third axis) may look at key (fourth).
+
+    A token sees earlier tokens of its own tree that belong to the prompt or to its own response.
+    Padding sees earlier padding, so that no row of the mask is empty (a softmax over nothing is
+    NaN, and NaN · 0 is NaN).
+    """
+    length = tree.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=tree.device).tril()
+    same_tree = tree[:, :, None] == tree[:, None, :]
+    key_segment = segment[:, None, :]
+    visible = (key_segment == 0) | (key_segment == segment[:, :, None])
+    return (causal & same_tree & visible)[:, None]

@@ -1,0 +1,119 @@
+"""Which rows make up each step, in which micro-batches, on which worker: pure arithmetic.
+
+The order depends on (seed, epoch) alone, and a global batch on (order, step) alone: neither on
+the number of workers, so a run can be sought to any step and goes on with the same batches on
+another number of workers. Within a global batch rows of like length are put together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps of a run.
+
+    Attributes:
+        rows: number of rows.
+        batch: rows of a global batch; the last one of an epoch may be smaller.
+        steps: optimiser steps in all.
+        seed: of the order.
+    """
+
+    rows: int
+    batch: int
+    steps: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps that see every row once."""
+        return math.ceil(self.rows / self.batch)
+
+    def global_batch(self, step: int) -> list[int]:
+        """Row numbers of a step (0-based), in the seeded order of its epoch."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        return [int(row) for row in order[within * self.batch : (within + 1) * self.batch]]
+
+
+def make_plan(
+    rows: int, batch: int, *, epochs: float | None, max_steps: int | None, seed: int
+) -> Plan:
+    """A plan from either a number of epochs (may be fractional) or of steps."""
+    per_epoch = math.ceil(rows / batch)
+    steps = max_steps if max_steps is not None else max(1, round((epochs or 1) * per_epoch))
+    return Plan(rows, batch, steps, seed)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows computed together; `filler` ones only keep a worker in step and weigh nothing."""
+
+    rows: tuple[int, ...]
+    filler: bool = False
+
+
+def micro_batches(
+    rows: Sequence[int],
+    tokens: Sequence[int],
+    *,
+    world: int,
+    max_tokens: int | None = None,
+    max_rows: int | None = None,
+) -> list[list[MicroBatch]]:
+    """Split a global batch into micro-batches, the same number on every worker.
+
+    Every worker must take part in every forward and backward pass (collectives of ZeRO 2 and 3),
+    so workers that run out of rows get a filler.
+
+    Args:
+        rows: row numbers of the global batch.
+        tokens: tokens of each of them, in the same order.
+        world: number of workers.
+        max_tokens: token budget of a micro-batch; a single longer row gets one of its own.
+        max_rows: at most so many rows.
+
+    Returns:
+        One list for each worker; work (tokens) is spread evenly.
+    """
+    ordered = sorted(zip(tokens, rows, strict=True), reverse=True)
+    groups: list[list[tuple[int, int]]] = []
+    filled = 0
+    for cost, row in ordered:
+        full = not groups or (max_rows is not None and len(groups[-1]) >= max_rows)
+        if full or (max_tokens is not None and filled + cost > max_tokens):
+            groups.append([])
+            filled = 0
+        groups[-1].append((cost, row))
+        filled += cost
+    while len(groups) % world and max(map(len, groups)) > 1:
+        largest = max(groups, key=lambda group: sum(c for c, _ in group) if len(group) > 1 else 0)
+        groups.remove(largest)
+        groups += [largest[::2], largest[1::2]]
+    made = sorted(
+        ((sum(c for c, _ in g), MicroBatch(tuple(r for _, r in g))) for g in groups),
+        key=lambda pair: (-pair[0], pair[1].rows),
+    )
+    shortest = ordered[-1]
+    while len(made) % world:
+        made.append((shortest[0], MicroBatch((shortest[1],), filler=True)))
+    return _spread(made, world)
+
+
+def _spread(made: list[tuple[int, MicroBatch]], world: int) -> list[list[MicroBatch]]:
+    """Longest first to the least loaded worker that still has room."""
+    each = len(made) // world
+    loads = [0] * world
+    workers: list[list[MicroBatch]] = [[] for _ in range(world)]
+    for cost, micro in made:
+        free = [w for w in range(world) if len(workers[w]) < each]
+        least = min(free, key=lambda w: (loads[w], w))
+        workers[least].append(micro)
+        loads[least] += cost
+    return workers

@@ -1,0 +1,127 @@
+"""The forward pass that training and reference log-probabilities share.
+
+Legend: B packed rows, L tokens a row, N response tokens, S sequences, H hidden size, V tokens
+of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rayonale.train.batches import Batch, attention_mask
+
+# Float32 logits that exist at once, in bytes; the head works through response tokens in chunks.
+HEAD_BYTES = 1 << 28
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Policy(nn.Module):
+    """A causal language model that returns log-probabilities of responses, not logits.
+
+    One module, so that DeepSpeed's hooks see one forward. The LM head runs on the positions that
+    predict response tokens only, in chunks: the full [B, L, V] logits never exist.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, *, tokens: Tensor, positions: Tensor, tree: Tensor, segment: Tensor,
+        predictor: Tensor, target: Tensor, owner: Tensor, owners: Tensor,
+    ) -> Tensor:
+        """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S]."""
+        decoder = self.model.get_decoder()
+        output = decoder(
+            input_ids=tokens, position_ids=positions,
+            attention_mask=attention_mask(tree, segment), use_cache=False,
+        )
+        hidden = output.last_hidden_state.flatten(0, 1)[predictor]  # [N, H]
+        logprob = self._token_logprobs(hidden, target)
+        return owners.float().index_add(0, owner, logprob)
+
+    def _token_logprobs(self, hidden: Tensor, target: Tensor) -> Tensor:
+        size = max(1, HEAD_BYTES // (4 * int(self.model.config.get_text_config().vocab_size)))
+        chunks = list(zip(hidden.split(size), target.split(size), strict=True))
+        if len(chunks) == 1 or not torch.is_grad_enabled():
+            return torch.cat([self._chunk(h, t) for h, t in chunks])
+        # A chunk's logits are computed again in the backward pass, not kept.
+        return torch.cat(
+            [cast(Tensor, checkpoint(self._chunk, h, t, use_reentrant=False)) for h, t in chunks]
+        )
+
+    def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """log π of each target, float32 [n]; the softmax is taken in float32 in any dtype."""
+        logits = scaled(self.model.get_output_embeddings()(hidden).float(), self.model.config)
+        chosen = logits.gather(1, target[:, None])[:, 0]
+        return chosen - logits.logsumexp(1)
+
+
+def scaled(logits: Tensor, config: Any) -> Tensor:
+    """What some models do to logits after the head (Gemma 2, Cohere, Granite)."""
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * torch.tanh(logits / cap)
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    return logits
+
+
+def load_model(path: str, dtype: str) -> Any:
+    """A causal LM with SDPA attention (which takes our mask), in the compute dtype, on the CPU."""
+    from transformers import AutoModelForCausalLM
+
+    from rayonale import models
+
+    name, revision = (path, None) if models.is_local(path) else models.revision(path)
+    return AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, dtype=DTYPES[dtype], attn_implementation="sdpa"
+    )
+
+
+@torch.no_grad()
+def check_forward(policy: Any, model: Any, batch: Batch, dtype: str, device: Any) -> None:
+    """Refuse a model whose attention does not follow our mask or positions.
+
+    Compares the packed log-probabilities of a batch's sequences with the model's own forward on
+    each sequence alone. Collective: every worker calls it with the same batch.
+
+    Args:
+        policy: the `Policy`, or an engine around it.
+        model: the causal LM inside.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    packed = policy(**batch.inputs(device)).float().cpu()
+    for number, (tokens, length) in sequences_alone(batch).items():
+        ids = torch.tensor([tokens], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        logprob = logits.log_softmax(1).gather(1, ids[0, 1:, None])[-length:].sum().item()
+        tolerance = 1e-4 if dtype == "float32" else 2e-2
+        if abs(packed[number].item() - logprob) > tolerance * max(10.0, abs(logprob)):
+            raise ValueError(
+                f"{type(model).__name__}: log-probability of a packed response is "
+                f"{packed[number].item():.4f}, alone it is {logprob:.4f}: this model's attention "
+                "does not follow a 4-D mask with position ids; it cannot be trained here yet"
+            )
+
+
+def sequences_alone(batch: Batch) -> dict[int, tuple[list[int], int]]:
+    """Sequence number → (prompt + response tokens, response length), read back from a batch."""
+    width = batch.tokens.shape[1]
+    found: dict[int, tuple[list[int], int]] = {}
+    for number in range(int(batch.owner.max()) + 1):
+        mine = batch.owner == number
+        last_of_prompt = int(batch.predictor[mine][0])
+        row, column = divmod(last_of_prompt, width)
+        in_prompt = (batch.tree[row] == batch.tree[row, column]) & (batch.segment[row] == 0)
+        response = batch.target[mine].tolist()
+        found[number] = (batch.tokens[row][in_prompt].tolist() + response, len(response))
+    return found

@@ -1,0 +1,107 @@
+"""The prompt after which the policy writes a rationale, and the rationale in its order.
+
+A rationale names the responses by where its own prompt showed them ("response A", "the first
+one"). When training shows them the other way round, those names are exchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xxhash
+
+from rayonale import prompts
+from rayonale.records import Message
+from rayonale.train.settings import RationalePrompt
+
+# Names of the two responses that can be exchanged: "response A", "the first one", "the latter".
+_OTHER = {"a": "b", "1": "2", "first": "second", "former": "latter"}
+_OTHER |= {there: here for here, there in _OTHER.items()}
+_NAME = re.compile(
+    r"(?P<before>\b(?:responses?|answers?|options?|assistants?)\s+\(?)(?P<name>[AB12])\b"
+    r"|\b(?P<ordinal>first|second)(?=\s+(?:response|answer|option|one)\b)"
+    r"|(?<=\bthe )(?P<place>former|latter)\b",
+    re.IGNORECASE,
+)
+# Words that point at a response by its place in a way that cannot be exchanged.
+_UNCLEAR = re.compile(
+    r"\b(?:above|below|preceding|previous|following|next|last|other)\s+(?:response|answer|one)\b"
+    r"|\b(?:response|answer)s?\s+(?:above|below)\b",
+    re.IGNORECASE,
+)
+
+
+class RationaleRejected(ValueError):
+    """A row whose rationale cannot be trained on; `reason` is the reject's code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def rationale_example(
+    row: Mapping[str, Any], settings: RationalePrompt, seed: int
+) -> tuple[list[Message], list[Message]]:
+    """Prompt messages and rationale message of a row's first rationale.
+
+    Raises:
+        RationaleRejected: the row has no rationale, or one that names the responses by place
+            in words that cannot be exchanged when the order changes.
+        ValueError: the template is unknown or needs variables that training does not have.
+    """
+    rationales = row["rationales"] or []
+    if not rationales or not (rationales[0]["text"] or "").strip():
+        raise RationaleRejected("no_rationale", "the row has no rationale")
+    rationale = rationales[0]
+    generated_first = bool(rationale["chosen_first"])
+    chosen_first = {
+        "generated": generated_first,
+        "chosen_first": True,
+        "shuffled": bool(xxhash.xxh3_64_intdigest(f"{seed}/order/{row['id']}".encode()) & 1),
+    }[settings.order]
+    text = rationale["text"].strip()
+    if chosen_first != generated_first:
+        if unclear := _UNCLEAR.search(text):
+            raise RationaleRejected(
+                "unclear_reference",
+                f"the rationale says {unclear[0]!r}, which cannot follow a changed order",
+            )
+        text = exchange_names(text)
+    template = settings.template or rationale["style"]
+    rendered = prompts.render(
+        template,
+        prompt=plain_text(row["prompt"]),
+        chosen=plain_text(row["chosen"]),
+        rejected=plain_text(row["rejected"]),
+        chosen_first=chosen_first,
+    )
+    return [Message(role="user", content=rendered)], [Message(role="assistant", content=text)]
+
+
+def exchange_names(text: str) -> str:
+    """What is said of response A is said of response B, and the other way round.
+
+    `Response A beats B; the first one is short.` → `Response B beats A; the second one is short.`
+    A lone letter is exchanged only where it cannot be the article: "A" before a word stays
+    unless "response", "answer" or "option" stands before it.
+    """
+    return _NAME.sub(_exchange, text)
+
+
+def _exchange(match: re.Match[str]) -> str:
+    before, name = match["before"] or "", match["name"] or match["ordinal"] or match["place"]
+    other = _OTHER[name.lower()]
+    if name.isupper():
+        other = other.upper()
+    elif name[0].isupper():
+        other = other.capitalize()
+    return before + other
+
+
+def plain_text(messages: Sequence[Message]) -> str:
+    """Messages as text: one turn is its content, several are `User: …` / `Assistant: …` lines."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)

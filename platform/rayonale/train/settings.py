@@ -1,0 +1,140 @@
+"""Settings of a training run, typed and checked before anything is started."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from rayonale import losses
+from rayonale.losses.spec import LossSettings
+from rayonale.stages import Settings
+from rayonale.train.schedule import Schedule
+
+Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
+
+
+class RationalePrompt(Settings):
+    """The prompt after which the policy writes the rationale.
+
+    Attributes:
+        template: template name or path; None takes the one with which each rationale was
+            generated. A template may tell which response is preferred or ask for it.
+        order: `generated` shows the responses in the order of the rationale's own prompt;
+            `chosen_first` and `shuffled` (seeded, per row) choose it anew, and "response A" and
+            the like in the rationale are kept pointing at the same responses.
+    """
+
+    template: str | None = None
+    order: Literal["generated", "chosen_first", "shuffled"] = "generated"
+
+
+class TrainSettings(Settings):
+    """Settings of the `train` stage.
+
+    Attributes:
+        model: where the policy starts, when no stage is read in the role `model`.
+        chat_template: replaces the tokenizer's own (Jinja text, path or name).
+        loss: the loss and its options: `{name: dpo, beta: 0.1}`.
+        rationale: prompt of the rationale term, for losses that have one.
+        epochs, max_steps: length of the run; one of them. Fractions of an epoch are allowed.
+        batch_pairs: rows of a global batch, over all workers (the papers' batch size).
+        micro_batch_tokens, micro_batch_pairs: what one worker computes at once; any value gives
+            the same gradient. Tokens by default; lower it when memory runs out.
+        learning_rate: peak; AdamW. The paper's 5e-7 suits 7-8 B models.
+        warmup_steps, warmup_ratio: one of them; ratio of all steps.
+        clip: largest gradient norm; null leaves gradients as they are.
+        dtype: of weights in forward and backward; optimiser states and master weights are
+            float32 always.
+        zero_stage: what DeepSpeed spreads over workers: 0 nothing, 1 optimiser states,
+            2 and gradients, 3 and weights.
+        offload: keep optimiser states (and parameters: stage 3) in main memory; CUDA only.
+        workers: processes, each with one device.
+        cpus_per_worker: cores that a worker reserves, and threads that it uses without a GPU.
+        use_gpu: None takes GPUs when the cluster has any.
+        max_failures: how often Ray Train restarts from the last checkpoint.
+        seeds: of the data order; several give `model-seed<k>/` each, and `model/` is the one
+            with the lowest validation loss.
+        validate_every: steps between validations; None validates at the end of each epoch.
+        select: export the weights with the lowest validation loss, or the last ones.
+        checkpoint_every, checkpoint_minutes: whichever comes first.
+        keep_checkpoints: how many are kept.
+        max_length, max_prompt_length: tokens; rows over them are left out and counted, never cut.
+        limit, validation_limit: rows to use, by stable hash order, so that a smaller limit is a
+            subset of a larger one. An integer is a number, a float at most 1.0 a share.
+        allow_other_reference: let reference log-probabilities come from another model than the
+            one that training starts from.
+    """
+
+    model: str = "tinyworld"
+    chat_template: str | None = None
+    loss: Annotated[SerializeAsAny[LossSettings], BeforeValidator(losses.parse)]
+    rationale: RationalePrompt | None = None
+
+    epochs: float | None = Field(None, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    batch_pairs: int = Field(32, gt=0)
+    micro_batch_tokens: int | None = Field(None, gt=0)
+    micro_batch_pairs: int | None = Field(None, gt=0)
+
+    learning_rate: float = Field(5e-7, gt=0)
+    schedule: Schedule = "cosine"
+    warmup_steps: int | None = Field(None, ge=0)
+    warmup_ratio: float | None = Field(None, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip: float | None = Field(1.0, gt=0)
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: Literal["none", "optimizer", "all"] = "none"
+    gradient_checkpointing: bool = False
+
+    workers: int = Field(1, gt=0)
+    cpus_per_worker: int = Field(1, gt=0)
+    use_gpu: bool | None = None
+    max_failures: int = Field(3, ge=0)
+
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    validate_every: int | None = Field(None, gt=0)
+    select: Literal["best", "last"] = "best"
+    checkpoint_every: int | None = Field(None, gt=0)
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+
+    max_length: int = Field(2_048, gt=1)
+    max_prompt_length: int | None = Field(None, gt=0)
+    limit: Limit | None = None
+    validation_limit: Limit | None = None
+    allow_other_reference: bool = False
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> TrainSettings:
+        problems = []
+        if self.epochs is not None and self.max_steps is not None:
+            problems.append("epochs and max_steps exclude each other: give one")
+        if self.micro_batch_tokens is not None and self.micro_batch_pairs is not None:
+            problems.append("micro_batch_tokens and micro_batch_pairs exclude each other")
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            problems.append("warmup_steps and warmup_ratio exclude each other: give one")
+        if self.offload != "none" and self.zero_stage == 0:
+            problems.append(f"offload: {self.offload} needs zero_stage 1-3, found 0")
+        if self.offload == "all" and self.zero_stage != 3:
+            problems.append(f"offload: all needs zero_stage 3, found {self.zero_stage}")
+        if len(set(self.seeds)) != len(self.seeds):
+            problems.append(f"seeds repeat: {list(self.seeds)}")
+        loss = losses.get(self.loss.name)
+        if self.rationale is not None and "rationale" not in loss.sequences:
+            problems.append(f"rationale: loss {self.loss.name!r} has no rationale term")
+        if self.allow_other_reference and not loss.reference:
+            problems.append(f"allow_other_reference: loss {self.loss.name!r} has no reference")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """Warm-up steps of a run of `steps` steps."""
+        if self.warmup_ratio is not None:
+            return round(self.warmup_ratio * steps)
+        return self.warmup_steps or 0

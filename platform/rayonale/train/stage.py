@@ -1,0 +1,217 @@
+"""The `train` stage: rows (and a model) in, a Hugging Face folder out.
+
+    rows/ ─ tokenise ahead ─► work/tokens/*.arrow ─ Ray Train ─► model/ (and model-seed<k>/)
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import ray
+
+from rayonale import losses, models, storage
+from rayonale.records import REJECT
+from rayonale.stages import Reads, Stage, StageContext, StageResult
+from rayonale.train import history, launch, references, shards
+from rayonale.train.examples import REFERENCE, Encoding
+from rayonale.train.loop import columns_of
+from rayonale.train.settings import RationalePrompt, TrainSettings
+
+log = logging.getLogger("rayonale")
+
+LOG_EVERY = 10.0  # seconds between lines on the terminal
+
+
+def run(context: StageContext, settings: TrainSettings) -> StageResult:
+    """Tokenise, train each seed, choose the best, write `model/` and `rejects/`.
+
+    Raises:
+        ValueError: a column that the loss needs is missing, or reference log-probs are stale.
+        RuntimeError: training failed more often than `max_failures`.
+    """
+    start = start_of(context, settings)
+    rows = context.rows()
+    require_columns(context, settings)
+    encoding = encoding_of(settings, start)
+    tokens = storage.join(context.out, storage.WORK, "tokens")
+    train = shards.tokenise(rows, "train", settings.limit, encoding, tokens)
+    validation = tokenise_validation(rows, settings, encoding, tokens)
+    rejects = list(shards.rejects_of(tokens))
+    storage.write_rows(storage.join(context.out, storage.REJECTS), iter(rejects), REJECT)
+    usable = shards.TokenRows(train, encoding.sequences)
+    require_rows(usable, rejects)
+    if losses.get(settings.loss.name).reference:
+        references.check(
+            usable, model=start, dtype=settings.dtype, allow_other=settings.allow_other_reference
+        )
+    results = {
+        seed: launch.run(
+            job_of(
+                context, settings, start=start, train=train, validation=validation, seed=seed
+            ),
+            teller(context),
+        )
+        for seed in settings.seeds
+    }
+    return finish(context, settings, results, rejects, len(usable))
+
+
+def start_of(context: StageContext, settings: TrainSettings) -> str:
+    """Folder or hub name of the model that training starts from."""
+    read = context.inputs.get("model")
+    return models.resolve(read.model if read is not None else settings.model)
+
+
+def encoding_of(settings: TrainSettings, start: str) -> Encoding:
+    """How rows become tokens."""
+    loss = losses.get(settings.loss.name)
+    reference = (REFERENCE,) if loss.reference else ()
+    return Encoding(
+        model=start, sequences=loss.sequences, values=(*columns_of(loss), *reference),
+        chat_template=settings.chat_template, max_length=settings.max_length,
+        max_prompt_length=settings.max_prompt_length,
+        rationale=settings.rationale or RationalePrompt(), seed=settings.seeds[0],
+        fingerprint=loss.reference,
+    )
+
+
+def require_columns(context: StageContext, settings: TrainSettings) -> None:
+    """Refuse rows that lack what the loss reads, and say which stage adds it."""
+    loss = losses.get(settings.loss.name)
+    needed = {name: "reference_logprobs" for name in columns_of(loss) if name.startswith("ref_")}
+    if "rationale" in loss.sequences:
+        needed["rationales"] = "rationales"
+    needed |= dict.fromkeys(loss.values, "judgements or ingest")
+    present = storage.schema(context.rows()).names
+    missing = [f"{name} (a {stage} stage adds it)" for name, stage in needed.items()
+               if name not in present]
+    if missing:
+        raise ValueError(
+            f"stages.{context.name}: loss {loss.name!r} reads columns that the rows lack: "
+            f"{', '.join(missing)}; found: {', '.join(present)}"
+        )
+
+
+def require_rows(rows: shards.TokenRows, rejects: list[dict[str, Any]]) -> None:
+    """Refuse to train on nothing."""
+    if len(rows) == 0:
+        reasons = sorted({reject["reason"] for reject in rejects})
+        raise ValueError(f"no rows are left to train on; all were left out: {', '.join(reasons)}")
+
+
+def tokenise_validation(
+    rows: str, settings: TrainSettings, encoding: Encoding, tokens: str
+) -> list[str]:
+    """Shards of the validation split; none when the rows have none."""
+    try:
+        found = shards.tokenise(rows, "validation", settings.validation_limit, encoding, tokens)
+    except ValueError as error:
+        if "no rows of split" not in str(error):
+            raise
+        log.info("no validation rows: the last weights are exported")
+        return []
+    return found if len(shards.TokenRows(found, encoding.sequences)) else []
+
+
+def job_of(
+    context: StageContext, settings: TrainSettings, *, start: str, train: list[str],
+    validation: list[str], seed: int,
+) -> launch.Job:
+    """The run of one seed."""
+    use_gpu = settings.use_gpu
+    if use_gpu is None:
+        use_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    return launch.Job(
+        settings=settings.model_dump_json(), start=start, shards=train, validation=validation,
+        seed=seed, use_gpu=use_gpu,
+        work=storage.join(context.out, storage.WORK, f"seed-{seed}"),
+        model=model_folder(context, settings, seed),
+        facts={
+            "stage": context.name,
+            "rows": f"{context.inputs['rows'].name} ({context.inputs['rows'].fingerprint})",
+            "stage fingerprint": context.fingerprint,
+            "code version": context.code_version,
+        },
+    )
+
+
+def model_folder(context: StageContext, settings: TrainSettings, seed: int) -> str:
+    """Where a seed's model goes."""
+    name = storage.MODEL if len(settings.seeds) == 1 else f"{storage.MODEL}-seed{seed}"
+    return storage.join(context.out, name)
+
+
+def teller(context: StageContext) -> Any:
+    """Follows a run's steps: metrics to MLflow, a line on the terminal at a limited rate."""
+    last = 0.0
+
+    def tell(entry: dict[str, Any]) -> None:
+        nonlocal last
+        numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+        context.run.log_metrics(numbers, step=entry["step"])
+        if time.monotonic() - last > LOG_EVERY:
+            last = time.monotonic()
+            log.info(
+                "%s: step %d, loss %.4f, %.1f pairs/s, %.0f tokens/s, %.2f GiB", context.name,
+                entry["step"] + 1, entry["loss"], entry["pairs_per_second"],
+                entry["tokens_per_second"], entry["memory_gib"],
+            )
+
+    return tell
+
+
+def finish(
+    context: StageContext, settings: TrainSettings, results: dict[int, dict[str, Any]],
+    rejects: list[dict[str, Any]], rows: int,
+) -> StageResult:
+    """Choose among seeds and report."""
+    best = min(results, key=lambda s: results[s].get("validation_loss", results[s]["train_loss"]))
+    if len(results) > 1:
+        fs, source = storage.filesystem(model_folder(context, settings, best))
+        target = storage.join(context.out, storage.MODEL)
+        storage.remove(target)
+        fs.copy(source, storage.filesystem(target)[1], recursive=True)
+    counted: dict[str, dict[str, int]] = {}
+    for reject in rejects:
+        kind = counted.setdefault(reject["kind"], {})
+        kind[reject["reason"]] = kind.get(reject["reason"], 0) + 1
+    chosen = {k: v for k, v in results[best].items() if k != "history"}
+    return StageResult(
+        rows_in=rows + len(rejects), rows_out=rows, rejects=counted,
+        metrics={name: float(value) for name, value in chosen.items()},
+        details={
+            "loss": settings.loss.model_dump(mode="json"),
+            "seed": best,
+            "curves": history.curves(results[best]["history"]),
+            "seeds": {
+                str(seed): {k: v for k, v in result.items() if k != "history"}
+                for seed, result in results.items()
+            },
+        },
+        prompts=templates_of(settings),
+    )
+
+
+def templates_of(settings: TrainSettings) -> list[str]:
+    """Prompt templates that the settings name."""
+    return [settings.rationale.template] if settings.rationale and settings.rationale.template \
+        else []
+
+
+def sources(settings: TrainSettings) -> list[str]:
+    """What a run's code version includes beside this package."""
+    return [
+        f"module:{losses.module(settings.loss.name)}",
+        *(f"prompt:{name}" for name in templates_of(settings)),
+    ]
+
+
+STAGE = Stage(
+    kind="train", settings=TrainSettings, run=run, sources=sources, gives=("model",),
+    reads={
+        "rows": Reads("rows", columns=("id", "split", "prompt", "chosen")),
+        "model": Reads("model", optional=True),
+    },
+)
