@@ -1,128 +1,175 @@
-"""Hashes of what a result depends on: values, code, prompts, files.
-
-The code version of a stage is the hash of its own source modules, followed through imports
-inside the package, and of the modules and prompts that its settings choose. Comments,
-docstrings and formatting do not count, so that editing them voids no figure.
-"""
+"""Hashes that decide whether something is still the same: values, code, prompts, files."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-PACKAGE = "rayonale"
-# The frame around stages: it decides whether they run, not what they give.
-FRAME = ("stages", "recipe", "execution", "command", "cluster", "lineage", "report", "models")
+_CHUNK = 1 << 22  # bytes read at a time
 
-_CHUNK = 1 << 22  # bytes
+# What runs stages, and cannot change what a stage computes: edits here void no figures.
+INFRASTRUCTURE = (
+    "rayonale.stages",
+    "rayonale.recipe",
+    "rayonale.execution",
+    "rayonale.command",
+    "rayonale.cluster",
+    "rayonale.lineage",
+    "rayonale.report",
+)
 
 
 def of(value: Any) -> str:
-    """Hash of a JSON-able value, whatever the order of its keys (32 hex digits)."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """Hash of a JSON-able value, whatever the order of its keys (32 hex digits).
+
+    Raises:
+        TypeError: the value is not JSON-able.
+        ValueError: it holds NaN or infinity, which are not JSON.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def of_code(module: str, extra: Iterable[str] = ()) -> str:
-    """Hash of a module, of what it imports from this package, and of extras.
+    """Hash of a stage's own code: its module and all modules of the package it imports.
+
+    Imports are followed at module level and inside functions. Comments, docstrings and
+    formatting do not count, so that explaining code better voids no figures. What runs stages
+    (`INFRASTRUCTURE`) is left out, unless the stage itself lives there.
 
     Args:
-        module: dotted name.
-        extra: `module:<dotted name>` or `prompt:<template name>`.
+        module: where to start, such as "rayonale.train.stage".
+        extra: further things that the result depends on, which imports do not show:
+            "module:rayonale.losses.dpo" or "prompt:rationale_general".
+
+    Raises:
+        ValueError: an entry of `extra` has another form, or names no module or prompt.
     """
-    from rayonale import prompts
-
-    found = set(modules_of(module))
-    texts: dict[str, str] = {}
+    starts, prompts = [module], set[str]()
     for entry in extra:
-        what, _, name = entry.partition(":")
-        if what == "module":
-            found.update(modules_of(name))
-        elif what == "prompt":
-            texts[entry] = prompts.source(name)
+        kind, _, name = entry.partition(":")
+        if kind == "module" and name:
+            starts.append(name)
+        elif kind == "prompt" and name:
+            prompts.add(name)
         else:
-            raise ValueError(f"source {entry!r}: expected module:<name> or prompt:<name>")
-    return of({**{name: _code_hash(name) for name in sorted(found)}, **texts})
-
-
-@lru_cache(maxsize=512)
-def modules_of(module: str) -> frozenset[str]:
-    """A module and everything it imports from this package, the frame left out."""
-    found, stack = set(), [module]
-    while stack:
-        name = stack.pop()
-        if name in found:
-            continue
-        found.add(name)
-        for imported in _imports(name):
-            second = imported.split(".")[1] if "." in imported else ""
-            in_own_frame = module.split(".")[1:2] == [second]
-            if second and (second not in FRAME or in_own_frame):
-                stack.append(imported)
-    return frozenset(found)
-
-
-@lru_cache(maxsize=1_024)
-def _imports(module: str) -> frozenset[str]:
-    """Modules of this package that a module imports, anywhere in its source."""
-    found: set[str] = set()
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            found.update(a.name for a in node.names if a.name.split(".")[0] == PACKAGE)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
-            assert node.module is not None
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if _is_module(inner) else node.module)
-    return frozenset(found)
-
-
-@lru_cache(maxsize=1_024)
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-@lru_cache(maxsize=1_024)
-def _tree(module: str) -> ast.Module:
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"module {module!r} has no source file")
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=1_024)
-def _code_hash(module: str) -> str:
-    tree = ast.parse(ast.unparse(_tree(module)))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(node, body[0]):
-            body[0] = ast.Pass()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_docstring(node: ast.AST, first: ast.AST) -> bool:
-    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return (
-        isinstance(node, holders)
-        and isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
+            raise ValueError(
+                f"source {entry!r}: expected 'module:<dotted name>' or 'prompt:<template>'"
+            )
+    return of(
+        {
+            "modules": {name: _parsed(name)[0] for name in modules_of(starts)},
+            "prompts": {name: p["fingerprint"] for name, p in of_prompts(prompts).items()},
+        }
     )
 
 
+def modules_of(starts: Iterable[str]) -> list[str]:
+    """The modules that `of_code` hashes, in name order.
+
+    Raises:
+        ValueError: a start is no module.
+    """
+    stack = list(starts)
+    for start in stack:
+        if _file_of(start) is None:
+            raise ValueError(f"source module {start!r}: no such module")
+    kept = tuple(i for i in INFRASTRUCTURE if any(_within(start, i) for start in stack))
+    left_out = tuple(i for i in INFRASTRUCTURE if i not in kept)
+    found = set(stack)
+    while stack:
+        for name in _parsed(stack.pop())[1]:
+            if name not in found and not any(_within(name, i) for i in left_out):
+                found.add(name)
+                stack.append(name)
+    return sorted(found)
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@lru_cache(maxsize=4_096)
+def _file_of(module: str) -> Path | None:
+    """Source file of a module, found without importing it."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(root, *rest)
+        for candidate in (path / "__init__.py", path.with_suffix(".py")):
+            if candidate.is_file() and (rest or candidate.name == "__init__.py"):
+                return candidate
+    return None
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
+    """Hash of a module's code and the modules of its package that it imports.
+
+    Cached for the life of the process: it is the code that was there when it was imported.
+    """
+    file = _file_of(module)
+    assert file is not None, module
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    imported = tuple(sorted(set(_imports(tree, package))))
+    for node in ast.walk(tree):
+        _drop_docstring(node)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:32], imported
+
+
+def _drop_docstring(node: ast.AST) -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:]
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Modules of `package`'s top package that a module imports, anywhere in it."""
+    top = package.partition(".")[0]
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            stack.extend(node.orelse)  # imported for annotations only
+            continue
+        stack.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            # `from a.b import c`: c is a module of its own, or a name defined in a.b
+            names = (
+                [full if _file_of(full := f"{base}.{alias.name}") else base for alias in node.names]
+                if _within(base, top)
+                else []
+            )
+        else:
+            continue
+        for name in names:
+            if _within(name, top) and name != top and _file_of(name):
+                yield name
+
+
 def of_prompts(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Template name → its fingerprint and text."""
+    """Fingerprint and text of prompt templates, by name.
+
+    Raises:
+        ValueError: no such template.
+    """
     from rayonale import prompts
 
     return {
@@ -132,7 +179,11 @@ def of_prompts(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def of_file(uri: str) -> dict[str, Any]:
-    """Size and SHA-256 of a file at any URI, streamed."""
+    """Size and hash of a file's content: `{"uri":, "bytes":, "sha256":}`; streamed.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     digest, size = hashlib.sha256(), 0
     with fsspec.open(uri, "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -142,10 +193,24 @@ def of_file(uri: str) -> dict[str, Any]:
 
 
 def of_folder(uri: str) -> str:
-    """Hash of all files in a folder: names and content (32 hex digits)."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    files: Mapping[str, Any] = {
-        name.removeprefix(path): of_file(fs.unstrip_protocol(name))["sha256"]
-        for name in sorted(fs.find(path))
-    }
-    return of(files)
+    """Hash of every file's path and content in a folder, or of one file (32 hex digits).
+
+    Hidden files (and files in hidden folders) do not count.
+
+    Raises:
+        ValueError: there is nothing there.
+    """
+    fs, root = fsspec.core.url_to_fs(uri)
+    root = root.rstrip("/")
+    contents: dict[str, str] = {}
+    for path in sorted(fs.find(root)):
+        relative = path[len(root) :].lstrip("/")
+        if not any(part.startswith(".") for part in relative.split("/")):
+            digest = hashlib.sha256()
+            with fs.open(path, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            contents[relative] = digest.hexdigest()
+    if not contents:
+        raise ValueError(f"{uri}: no such file or folder, or an empty one")
+    return of(contents)

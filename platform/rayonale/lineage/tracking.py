@@ -1,211 +1,124 @@
-"""MLflow: one run a recipe execution, one run a stage below it, models registered.
+"""MLflow: one run per execution of a recipe, and under it one run per stage.
 
-The tracking server is `MLFLOW_TRACKING_URI`, else a SQLite file in the runs folder. A server
-that cannot be reached at the start is an error; one that is lost later is told loudly and does
-not stop the work: the numbers are in the stage's manifest anyway.
+    experiment <recipe>
+      run <recipe> 2026-01-31 12:00          one execution; says which stages were reused
+        run pairs    params: settings   tags: fingerprint, code version, parents
+        run sft      data set inputs    metrics: counts, seconds, rows/s, the stage's own
+        run dpo      model output       artifacts: prompts, settings
+
+The default is an SQLite file beside the runs (`<runs>/mlflow.db`); MLFLOW_TRACKING_URI names any
+other server. A server that cannot be reached at the start stops the job with a clear message. One
+that goes away later does not: training goes on, and what MLflow missed is kept in the stage's
+manifest.
 """
 
 from __future__ import annotations
 
-import json
+import datetime
 import logging
 import os
-import time
-from collections.abc import Iterator, Mapping
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rayonale import storage
+from rayonale.lineage import record
+from rayonale.lineage.metric_writer import MetricWriter, finite, first_line
+from rayonale.lineage.registered_models import register, registered_model_folder
+
+__all__ = ["Run", "Tracker", "client_of", "default_uri", "registered_model_folder"]
+
 log = logging.getLogger("rayonale")
 
-_PARAM_CHARS = 6_000  # MLflow's limit for a value
-_BATCH = 100  # params or metrics a request
-_FLUSH = 500  # buffered metrics
-_TAG = "rayonale."
+
+def default_uri(runs: str = "runs") -> str:
+    """MLFLOW_TRACKING_URI, or an SQLite file in the runs folder (`./runs` when that is remote)."""
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    folder = Path("runs") if "://" in runs else Path(runs)
+    return f"sqlite:///{folder.expanduser().resolve()}/mlflow.db"
 
 
-def default_uri(runs: str) -> str:
-    """Tracking URI for a runs folder when the environment names none."""
-    folder = Path(runs).absolute() if "://" not in runs else Path("runs").absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder}/mlflow.db"
+def client_of(uri: str) -> Any:
+    """An `MlflowClient` of a tracking server; MLflow's import (3-5 s) is paid here."""
+    # A server that is gone must be noticed in seconds: MLflow's own defaults take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
 
-
-def tracking_uri(runs: str = "runs") -> str:
-    """The tracking URI in force: the environment's, else the runs folder's own."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(runs)
-
-
-def client(runs: str = "runs") -> Any:
-    """An MLflow client of the tracking URI in force."""
-    import mlflow
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    uri = tracking_uri(runs)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(uri, uri)
-
-
-def registered_model_folder(ref: str, runs: str = "runs") -> str:
-    """Folder of a registered model `models:/name/version` or `models:/name@alias`.
-
-    Raises:
-        ValueError: no such model or version.
-    """
-    from mlflow.exceptions import MlflowException
-
-    name, _, version = ref.removeprefix("models:/").replace("@", "/@").partition("/")
-    mlflow_client = client(runs)
-    try:
-        if version.startswith("@"):
-            found = mlflow_client.get_model_version_by_alias(name, version[1:])
-        elif version:
-            found = mlflow_client.get_model_version(name, version)
-        else:
-            versions = mlflow_client.search_model_versions(f"name = '{name}'")
-            if not versions:
-                raise ValueError(f"model {ref!r}: no registered model of that name")
-            found = max(versions, key=lambda v: int(v.version))
-    except MlflowException as error:
-        raise ValueError(f"model {ref!r}: {error.message}") from error
-    return str(found.tags.get(f"{_TAG}folder") or found.source).removeprefix("file://")
-
-
-class Run:
-    """A stage's MLflow run. Metrics are buffered, so that logging a step costs next to nothing."""
-
-    def __init__(self, mlflow_client: Any, run_id: str, recipe: str) -> None:
-        self._client, self.run_id, self._recipe = mlflow_client, run_id, recipe
-        self._buffer: list[tuple[str, float, int, int]] = []
-        self._lost = False
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Record numbers; `step` orders the points of a curve."""
-        now = int(time.time() * 1_000)
-        for name, value in metrics.items():
-            self._buffer.append((name, float(value), now, step or 0))
-        if len(self._buffer) >= _FLUSH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is buffered."""
-        from mlflow.entities import Metric
-
-        points, self._buffer = self._buffer, []
-        for start in range(0, len(points), 1_000):
-            batch = [Metric(*point) for point in points[start : start + 1_000]]
-            self._attempt(lambda batch=batch: self._client.log_batch(self.run_id, metrics=batch))
-
-    def finish(self, manifest: Mapping[str, Any]) -> dict[str, str]:
-        """Record what a finished stage reports; a model is registered.
-
-        Returns:
-            What the manifest gains: `registered_model` (`models:/name/version`) for a model.
-        """
-        counts = {"rows_in": manifest["rows_in"], "rows_out": manifest["rows_out"]}
-        for kind, reasons in manifest["rejects"].items():
-            counts[f"rejects_{kind}"] = sum(reasons.values())
-        self.log_metrics({**counts, "seconds": manifest["seconds"], **manifest["metrics"]})
-        self.flush()
-        self._attempt(lambda: self._client.log_dict(self.run_id, manifest, "manifest.json"))
-        for name, prompt in manifest["prompts"].items():
-            path = f"prompts/{name.replace('/', '__').removesuffix('.jinja')}.jinja"
-            self._attempt(lambda p=path, t=prompt["text"]: self._client.log_text(self.run_id, t, p))
-        if "model" not in manifest:
-            return {}
-        facts = {"fingerprint": manifest["fingerprint"], "stage": manifest["name"]}
-        uri = self.register(manifest["model"], f"{self._recipe}-{manifest['name']}", facts)
-        return {"registered_model": uri} if uri else {}
-
-    def register(self, folder: str, name: str, tags: Mapping[str, str]) -> str | None:
-        """Register a model folder as the next version of `name`.
-
-        The weights stay where they are: the version points at the folder.
-
-        Returns:
-            `models:/name/version`, or None when the server is lost.
-        """
-        from mlflow.exceptions import MlflowException
-
-        def register() -> str:
-            try:
-                self._client.create_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            source = folder if "://" in folder else Path(folder).absolute().as_uri()
-            version = self._client.create_model_version(
-                name,
-                source,
-                run_id=self.run_id,
-                tags={
-                    f"{_TAG}folder": folder,
-                    **{f"{_TAG}{k}": v for k, v in tags.items()},
-                },
-            )
-            return f"models:/{name}/{version.version}"
-
-        return self._attempt(register)
-
-    def tag(self, **tags: str) -> None:
-        """Set tags."""
-        for name, value in tags.items():
-            self._attempt(
-                lambda n=name, v=value: self._client.set_tag(self.run_id, f"{_TAG}{n}", v)
-            )
-
-    def _attempt(self, call: Any) -> Any:
-        """A call to the server; when it fails, say so and go on."""
-        try:
-            return call()
-        except Exception as error:  # whatever the server's trouble is, the work must not stop
-            if not self._lost:
-                log.warning("MLflow: %s; the stage goes on, its numbers are in the manifest", error)
-            self._lost = True
-            return None
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 class Tracker:
-    """MLflow runs of one recipe execution; use as a context manager."""
+    """MLflow for one execution of a recipe; use as a context manager.
+
+    Args:
+        name: of the recipe: the experiment's name.
+        runs: folder or URI of the runs.
+        source: the recipe's file.
+        overrides: assignments that were given on the command line.
+
+    Raises:
+        ValueError: the tracking server cannot be reached.
+    """
 
     def __init__(
         self,
-        recipe: str,
+        name: str,
         runs: str,
-        *,
         description: str = "",
         source: str = "",
         overrides: tuple[str, ...] = (),
     ) -> None:
-        self._recipe, self._runs = recipe, runs
-        self._facts = {"recipe": recipe, "source": source, "overrides": json.dumps(overrides)}
-        self._description = description
-        self._reused: dict[str, Any] = {}
+        self.name, self.runs = name, runs
+        self.uri = default_uri(runs)
+        self._about = {"description": description, "source": source, "overrides": overrides}
+        self._client: Any = None
+        self._experiment = self._parent = ""
+        self._notes: list[str] = []
 
     def __enter__(self) -> Tracker:
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._client = client(self._runs)
-            self._experiment = self._experiment_id()
+            self._client = client_of(self.uri)
+            self._experiment = self._open_experiment()
+            self._parent = self._open_parent()
         except Exception as error:
             raise ValueError(
-                f"MLflow at {tracking_uri(self._runs)} cannot be used: {error}; set "
-                "MLFLOW_TRACKING_URI to a server that can be reached, or unset it"
+                f"MLflow tracking server {self.uri}: {first_line(error)}; expected a server that "
+                "answers (MLFLOW_TRACKING_URI; without it an SQLite file beside the runs is used)"
             ) from error
-        tags = {"mlflow.runName": self._recipe, "mlflow.note.content": self._description}
-        tags |= {f"{_TAG}{key}": value for key, value in self._facts.items()}
-        run = self._client.create_run(self._experiment, tags=tags, run_name=self._recipe)
-        self.run_id = run.info.run_id
+        log.info("MLflow: %s, experiment %s", self.uri, self.name)
         return self
 
-    def __exit__(self, error_type: Any, error: BaseException | None, _: object) -> None:
-        parent = Run(self._client, self.run_id, self._recipe)
-        parent.tag(reused=json.dumps(self._reused))
-        self._end(self.run_id, error)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        note = record.execution_note(self._about, self._notes)
+        self._try(
+            "the execution's end",
+            lambda: (
+                self._client.set_tag(self._parent, "mlflow.note.content", note),
+                self._client.set_terminated(self._parent, record.status_of(kind)),
+            ),
+        )
 
     def note_reuse(self, name: str, manifest: Mapping[str, Any]) -> None:
-        """Record that a stage was not run again."""
-        self._reused[name] = manifest.get("mlflow_run_id")
+        """Record on the execution's run that a finished stage was reused."""
+        run_id = manifest.get("mlflow_run_id")
+        self._notes.append(f"- {name}: reused, {record.run_link(self._experiment, run_id)}")
+        self._try(
+            f"reuse of {name}",
+            lambda: self._client.set_tag(
+                self._parent, f"rayonale.reused.{name}", run_id or manifest["fingerprint"]
+            ),
+        )
 
     @contextmanager
     def stage_run(
@@ -219,90 +132,173 @@ class Tracker:
         code_version: str,
         out: str,
     ) -> Iterator[Run]:
-        """A run for one stage, below the recipe's; failed when the stage raises."""
-        outputs = [
-            o for given in inputs.values() for o in (given if isinstance(given, list) else [given])
-        ]
-        parents = [
-            {
-                "name": o.name,
-                "uri": o.uri,
-                "fingerprint": o.fingerprint,
-                "run_id": o.manifest.get("mlflow_run_id"),
-            }
-            for o in outputs
-        ]
-        facts = {
-            "stage": name,
-            "kind": kind,
-            "fingerprint": fingerprint,
-            "code_version": code_version,
-            "out": out,
-            "parents": json.dumps(parents),
-            "recipe": self._recipe,
-        }
-        read = ", ".join(f"{o.name} ({o.fingerprint[:8]})" for o in outputs) or "nothing"
-        tags = {f"{_TAG}{key}": value for key, value in facts.items()} | {
-            "mlflow.parentRunId": self.run_id,
-            "mlflow.note.content": f"`{kind}` → `{out}`\n\nreads {read}",
-        }
-        created = self._client.create_run(self._experiment, tags=tags, run_name=name)
-        run = Run(self._client, created.info.run_id, self._recipe)
-        run._attempt(lambda: self._log_params(run.run_id, settings))
-        run._attempt(lambda: self._log_inputs(run.run_id, inputs))
+        """A stage's run; an exception ends it as FAILED with the error, and goes on."""
+        stage = record.StageRecord(name, kind, settings, inputs, fingerprint, code_version, out)
+        run_id = self._try(f"the start of {name}", lambda: self._open_run(stage)) or None
+        self._notes.append(f"- {name}: run, {record.run_link(self._experiment, run_id)}")
+        run = Run(self, stage, run_id)
         try:
             yield run
         except BaseException as error:
-            run.flush()
-            run.tag(error=f"{type(error).__name__}: {error}"[:_PARAM_CHARS])
-            self._end(run.run_id, error)
+            run._fail(error)
             raise
-        run.flush()
-        self._end(run.run_id, None)
+        run._close()
 
-    def _end(self, run_id: str, error: BaseException | None) -> None:
-        status = "FINISHED" if error is None else "FAILED"
-        Run(self._client, run_id, self._recipe)._attempt(
-            lambda: self._client.set_terminated(run_id, status)
+    def _open_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.name)
+        if found is None:
+            local = self.uri.startswith("sqlite:///")
+            root = self.runs if "://" in self.runs else str(Path(self.runs).resolve())
+            location = storage.join(root, "mlflow-artifacts", self.name) if local else None
+            try:
+                return str(self._client.create_experiment(self.name, location))
+            except Exception:  # another process made it in the meantime
+                found = self._client.get_experiment_by_name(self.name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _open_parent(self) -> str:
+        self._end_dead_runs()
+        tags = record.process_tags() | {
+            "mlflow.source.name": str(self._about["source"] or Path(sys.argv[0]).name),
+            "mlflow.source.type": "JOB",
+            "rayonale.overrides": " ".join(self._about["overrides"]),
+            "rayonale.level": "execution",
+        }
+        at = datetime.datetime.now().isoformat(" ", "seconds")
+        run = self._client.create_run(self._experiment, tags=tags, run_name=f"{self.name} {at}")
+        return str(run.info.run_id)
+
+    def _end_dead_runs(self) -> None:
+        """Runs of processes of this machine that were killed are ended as KILLED."""
+        here = f"attributes.status = 'RUNNING' AND tags.`rayonale.host` = '{socket.gethostname()}'"
+        for run in self._client.search_runs([self._experiment], here, max_results=200):
+            if not record.process_lives(run.data.tags):
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _open_run(self, stage: record.StageRecord) -> str:
+        from mlflow.entities import Param, RunTag
+
+        tags = record.process_tags() | {
+            "mlflow.parentRunId": self._parent,
+            "mlflow.source.name": str(self._about["source"] or Path(sys.argv[0]).name),
+            "mlflow.source.type": "JOB",
+            "rayonale.level": "stage",
+            "rayonale.recipe": self.name,
+            **stage.tags(),
+            "mlflow.note.content": stage.note(self._experiment),
+        }
+        run = self._client.create_run(
+            self._experiment, tags=record.shortened(tags), run_name=stage.name
         )
+        run_id = str(run.info.run_id)
+        params = [Param(key, value) for key, value in record.flat(stage.settings).items()]
+        for start in range(0, len(params), 100):  # MLflow's limit for one request
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        models = record.model_inputs(stage.parents())
+        self._client.log_inputs(run_id, datasets=record.data_sets(stage.parents()), models=models)
+        self._client.log_batch(run_id, tags=[RunTag("rayonale.started", "true")])
+        return run_id
 
-    def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self._recipe)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None
-        if tracking_uri(self._runs).startswith("sqlite"):
-            database = tracking_uri(self._runs).removeprefix("sqlite:///")
-            location = (Path(database).parent / "mlflow").absolute().as_uri()
-        return str(self._client.create_experiment(self._recipe, artifact_location=location))
+    def _try(self, what: str, action: Callable[[], Any]) -> Any:
+        """Do something with MLflow; when it fails, warn loudly and go on."""
+        try:
+            return action()
+        except Exception as error:
+            log.warning(
+                "MLflow did not take %s (%s); the work goes on and the stage's manifest keeps it",
+                what,
+                first_line(error),
+            )
+            return None
 
-    def _log_params(self, run_id: str, settings: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
 
-        params = [Param(key, value[:_PARAM_CHARS]) for key, value in _flat(settings)]
-        for start in range(0, len(params), _BATCH):
-            self._client.log_batch(run_id, params=params[start : start + _BATCH])
+class Run:
+    """A stage's MLflow run. `run_id` is None when the tracking server was not there."""
 
-    def _log_inputs(self, run_id: str, inputs: Mapping[str, Any]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def __init__(self, tracker: Tracker, stage: record.StageRecord, run_id: str | None) -> None:
+        self.run_id = run_id
+        self._tracker, self._stage = tracker, stage
+        self._client = tracker._client
+        self._untracked: list[tuple[str, float, int]] = []
+        self._writer = MetricWriter(self._client, run_id) if run_id else None
+        self._finished = False
 
-        found = []
-        for role, given in inputs.items():
-            for output in given if isinstance(given, list) else [given]:
-                data = Dataset(
-                    name=output.name,
-                    digest=output.fingerprint[:16],
-                    source_type="uri",
-                    source=json.dumps({"uri": output.uri}),
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers (at a step of a curve); returns at once, MLflow gets them from a thread."""
+        if self._writer is not None:
+            self._writer.write(values, step)
+        else:
+            self._untracked += [(key, float(v), step or 0) for key, v in values.items()]
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Log the stage's result: counts, prompts, raw files, the model and its registration.
+
+        Adds to the manifest `registered_model` for a stage with a model, and `mlflow_missed`
+        (the error, and metrics as [name, value, step]) when the server did not take everything.
+        """
+        folder = storage.join(self._stage.out, storage.MODEL)
+        name = f"{self._tracker.name}-{self._stage.name}"
+        if self.run_id:
+            self._tracker._try("the stage's result", lambda: self._log_result(manifest))
+            if storage.exists(storage.join(folder, "config.json")):
+                registered = self._tracker._try(
+                    f"the model {name}",
+                    lambda: register(
+                        self._client, name, folder, self._tracker._experiment, manifest
+                    ),
                 )
-                found.append(DatasetInput(data, [InputTag("mlflow.data.context", role)]))
-        if found:
-            self._client.log_inputs(run_id, found)
+                if registered:
+                    manifest["registered_model"] = registered
+        else:
+            self.log_metrics(record.counts(manifest))
+        missed = self._drain()
+        if missed or not self.run_id:
+            manifest["mlflow_missed"] = {
+                "server": self._tracker.uri,
+                "metrics": [[key, finite(value), step] for key, value, step in missed],
+            }
+        self._finished = True
 
+    def _log_result(self, manifest: Mapping[str, Any]) -> None:
+        client, run_id = self._client, self.run_id
+        assert run_id is not None
+        self.log_metrics(record.counts(manifest))
+        client.log_inputs(run_id, datasets=record.raw_data_sets(manifest.get("raw_inputs", [])))
+        for prompt, about in manifest.get("prompts", {}).items():
+            client.set_tag(run_id, f"rayonale.prompt.{prompt[-200:]}", about["fingerprint"])
+            client.log_text(run_id, about["text"], f"prompts/{prompt.lstrip('/')}.txt")
+        client.log_dict(run_id, dict(manifest["settings"]), "settings.json")
+        note = self._stage.note(self._tracker._experiment, manifest)
+        client.set_tag(run_id, "mlflow.note.content", note)
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value if isinstance(value, str) else json.dumps(value)
+    def _drain(self) -> list[tuple[str, float, int]]:
+        missed = [(p.key, p.value, p.step) for p in self._writer.close()] if self._writer else []
+        self._writer, found = None, self._untracked + missed
+        self._untracked = []
+        return found
+
+    def _close(self) -> None:
+        self._drain()
+        if self.run_id:
+            self._tracker._try(
+                f"the end of {self._stage.name}",
+                lambda: self._client.set_terminated(self.run_id, "FINISHED"),
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        self._drain()
+        if not self.run_id:
+            return
+        told = "".join(traceback.format_exception(error))
+        tags = record.shortened({"rayonale.error": f"{type(error).__name__}: {error}"})
+
+        def tell() -> None:
+            self._client.set_tag(self.run_id, "rayonale.error", tags["rayonale.error"])
+            self._client.log_text(self.run_id, told, "error.txt")
+            self._client.set_terminated(self.run_id, record.status_of(type(error)))
+
+        self._tracker._try(f"the failure of {self._stage.name}", tell)
