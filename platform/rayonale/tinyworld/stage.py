@@ -43,6 +43,4 @@ def run(context: StageContext, settings: TinyworldPairsSettings) -> StageResult:
     return StageResult(rows_out=settings.size)
 
 
-STAGE = Stage(
-    "tinyworld_pairs", TinyworldPairsSettings, run, adds=("prompt", "chosen", "rejected")
-)
+STAGE = Stage("tinyworld_pairs", TinyworldPairsSettings, run, adds=("prompt", "chosen", "rejected"))
