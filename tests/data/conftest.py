@@ -1,21 +1,27 @@
-"""Small tokenizers with the chat templates of well-known model families."""
+"""Small tokenizers with the chat templates of well-known families, and ingestion on its own."""
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rayonale import stages
+from rayonale.data import ingest
+from rayonale.data.settings import IngestSettings
+
 CHATML = """\
 {% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}\
 {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 LLAMA3 = """\
-{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' \
-+ m['content'] | trim + '<|eot_id|>' }}{% endfor %}\
-{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + \
+'<|end_header_id|>\n\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}\
+{% if add_generation_prompt %}\
+{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 
 MISTRAL = """\
 {{ bos_token }}{% for m in messages %}\
@@ -91,3 +97,15 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     """A tokenizer of each family in turn."""
     return _make(request.param)
+
+
+def run_ingest(out: Path | str, *, raw: str | None = None, **settings: Any) -> stages.StageResult:
+    """Run the stage's function into a folder."""
+    inputs = {} if raw is None else {"raw": stages.StageOutput("raw", raw, "0" * 32)}
+    context = stages.StageContext(
+        name="pairs", out=str(out), inputs=inputs, engines=None, fingerprint="", code_version="",
+        run=None,  # type: ignore[arg-type]
+    )
+    checked = IngestSettings.model_validate(settings)
+    assert not ingest.STAGE.validate(checked)
+    return ingest.run(context, checked)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from rayonale.data import checks, formats, ids, reading, sources, splits, tokens
-from rayonale.data.fields import BadRow, name
+from rayonale.data.fields import BadRow, name, renamed
 
 KEY, PROMPT_KEY, OWN_KEY = "_key", "_prompt_key", "_own_key"  # hidden columns, 16 bytes each
 LATER = ("id", "occurrence")  # columns that output.py adds
@@ -47,7 +47,6 @@ class Converter:
 
     def __init__(self, conversion: Conversion, layout: formats.Format) -> None:
         self._conversion, self._layout = conversion, layout
-        self._renames = {theirs: ours for ours, theirs in conversion.fields.items()}
         self._tokenizer: Any = None
         if conversion.tokenizer is not None and conversion.limits.by_tokens:
             self._tokenizer = tokens.load_tokenizer(*conversion.tokenizer)
@@ -61,9 +60,7 @@ class Converter:
         if not isinstance(raw, dict):
             raise BadRow("wrong_type", f"found a JSON {type(raw).__name__}, expected an object")
         conversion, kind = self._conversion, self._layout.row_type
-        if self._renames:
-            raw = {self._renames.get(key, key): value for key, value in raw.items()
-                   if key not in conversion.fields or key in self._renames}
+        raw = renamed(raw, conversion.fields)
         row = self._layout.convert(raw)
         if conversion.annotator_field is not None:
             row["annotator"] = name(raw, conversion.annotator_field)

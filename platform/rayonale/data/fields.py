@@ -186,6 +186,20 @@ def with_system(system: str | None, prompt: list[Message]) -> list[Message]:
     return [{"role": "system", "content": system}, *prompt] if system else prompt
 
 
+def renamed(raw: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """The record with fields renamed (ours ← the source's).
+
+    A field that already has one of our names and is not meant is kept as `original_<name>`.
+    """
+    if not fields:
+        return raw
+    ours = {theirs: name for name, theirs in fields.items()}
+    return {
+        ours.get(key, f"original_{key}" if key in fields else key): value
+        for key, value in raw.items()
+    }
+
+
 def rest(raw: Mapping[str, Any], *used: str) -> dict[str, Any]:
     """What a format did not convert: kept as the row's metadata, so that nothing is lost."""
     return {key: value for key, value in raw.items() if key not in used}

@@ -20,6 +20,7 @@ import ray
 
 from rayonale import cluster, models, storage
 from rayonale.data import assemble, blocks, formats, output, reading, sources
+from rayonale.data.fields import renamed
 from rayonale.data.settings import IngestSettings, Source
 from rayonale.records import ROW_TYPES
 from rayonale.stages import Reads, Stage, StageContext, StageOutput, StageResult
@@ -145,15 +146,12 @@ def _layout(
 ) -> formats.Format:
     if source.format != "auto":
         return formats.get(source.format)
-    renames = {theirs: ours for ours, theirs in source.fields.items()}
 
     def first_records() -> Iterator[Any]:
         for file in files:
             for record in reading.read(file, source.hub, settings.max_line_bytes):
                 value = record.value
-                if isinstance(value, dict) and renames:
-                    value = {renames.get(key, key): item for key, item in value.items()}
-                yield value
+                yield renamed(value, source.fields) if isinstance(value, dict) else value
 
     return formats.detect(islice(first_records(), 50), source.uri)
 

@@ -119,12 +119,18 @@ class _ZstdStream:
 
 
 def _read_parquet(file: Any, part: Part) -> Iterator[Record]:
-    parquet = pq.ParquetFile(file)
     groups = None
     if part.length is not None:
         groups = range(part.offset, part.offset + part.length)
     row = part.first
-    for batch in parquet.iter_batches(batch_size=512, row_groups=groups):
+    batches = pq.ParquetFile(file).iter_batches(batch_size=512, row_groups=groups)
+    while True:
+        try:
+            batch = next(batches, None)
+        except OSError as error:  # what damaged pages give
+            raise ValueError(f"{part.uri}: corrupt or cut off: {error}") from error
+        if batch is None:
+            return
         for value in batch.to_pylist():
             yield Record(row, value)
             row += 1
