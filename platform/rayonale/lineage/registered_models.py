@@ -135,7 +135,7 @@ def _choices(client: Any, found: re.Match[str]) -> str:
         return f"registered models: {listed}{near(found['name'], names)}"
     versions = client.search_model_versions(f"name = '{found['name']}'")
     aliases = client.get_registered_model(found["name"]).aliases
-    told = ", ".join(sorted((v.version for v in versions), key=int))
+    told = ", ".join(map(str, sorted(int(v.version) for v in versions)))
     return f"versions: {told or 'none'}; aliases: {', '.join(aliases) or 'none'}"
 
 
