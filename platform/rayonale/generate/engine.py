@@ -1,0 +1,277 @@
+"""One vLLM engine in this process, stepped by one thread on behalf of all callers.
+
+Callers on any thread hand in lists of tokenised requests; the engine's thread adds them as they
+come and steps everything together, so the tail of one batch overlaps the head of the next (this
+is what a call to `LLM.generate` per batch loses). A call names the weights that it wants: calls
+for other weights wait until the running ones are done, then the weights are exchanged in place.
+
+What is special on CPU (vLLM 0.32):
+- the engine runs inside the process (`VLLM_ENABLE_V1_MULTIPROCESSING=0`): half the start-up time;
+- a seed per request needs whole prompts (`enable_chunked_prefill=False`);
+- `reload_weights` leaves the packed copy of embedding-like layers (a tied LM head) as it was in
+  float32, so these are packed again (`_repack`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rayonale.generate.settings import EngineOptions, Weights
+
+log = logging.getLogger("rayonale")
+
+# Keys of config.json that may differ between models that share one engine.
+_LOOSE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+
+
+class EngineFailed(RuntimeError):
+    """The engine raised while stepping: its state is unknown and it must be started anew."""
+
+
+@dataclass
+class _Call:
+    """Requests handed in together: (prompt tokens, vLLM SamplingParams)."""
+
+    weights: Weights
+    requests: list[tuple[list[int], Any]]
+    done: Future[list[Any]]
+    outputs: dict[int, Any] = field(default_factory=dict)
+
+
+def on_gpu() -> bool:
+    """Whether this process sees a CUDA device."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def architecture(path: str) -> str:
+    """What two models must share to run in one engine: configuration and tokenizer (16 hex)."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"hub:{path}"
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in _LOOSE}
+    digest.update(json.dumps(kept, sort_keys=True).encode())
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def engine_arguments(model: str, options: EngineOptions, gpu: bool) -> dict[str, Any]:
+    """Arguments of vLLM's `EngineArgs`.
+
+    Raises:
+        ValueError: an option that this kind of device ignores.
+    """
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": options.dtype,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "max_model_len": options.max_model_len,
+        "max_num_seqs": options.max_num_seqs,
+        "enforce_eager": not gpu if options.enforce_eager == "auto" else options.enforce_eager,
+        "enable_prefix_caching": (
+            gpu if options.prefix_caching == "auto" else options.prefix_caching
+        ),
+        "generation_config": "vllm",  # the model's own must not alter the sampling
+        "disable_log_stats": True,
+        # a weak model fills the blanks that JSON allows for ever
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "seed": 0,
+    }
+    if options.max_num_batched_tokens is not None:
+        arguments["max_num_batched_tokens"] = options.max_num_batched_tokens
+    if options.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
+    if gpu:
+        if options.gpu_memory_utilization is not None:
+            arguments["gpu_memory_utilization"] = options.gpu_memory_utilization
+        return arguments
+    if options.gpu_memory_utilization is not None:
+        raise ValueError(
+            f"gpu_memory_utilization={options.gpu_memory_utilization}: this engine runs on CPU, "
+            "where it has no effect; set kv_cache_gib"
+        )
+    arguments["dtype"] = "float32" if options.dtype == "auto" else options.dtype
+    arguments.setdefault("kv_cache_memory_bytes", 2**30)
+    arguments["enable_chunked_prefill"] = False
+    tokens = options.max_num_batched_tokens or 8_192
+    arguments["max_num_batched_tokens"] = max(tokens, options.max_model_len)
+    return arguments
+
+
+class Engine:
+    """A running engine.
+
+    Args:
+        weights: loaded first.
+        options: see `EngineOptions`.
+
+    Raises:
+        Exception: whatever vLLM raised while starting.
+    """
+
+    def __init__(self, weights: Weights, options: EngineOptions) -> None:
+        self._options = options
+        self._loaded = weights
+        self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._waiting: list[_Call] = []
+        self._owner: dict[str, tuple[_Call, int]] = {}  # request id → call, position
+        self._number = 0
+        self._failed: str | None = None
+        self._stopped = False
+        self._llm: Any = None
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, args=(started,), daemon=True)
+        self._thread.start()
+        started.result()
+
+    def generate(self, weights: Weights, requests: list[tuple[list[int], Any]]) -> list[Any]:
+        """Draw completions with the given weights; blocks until all are done.
+
+        Args:
+            weights: exchanged for the loaded ones when they differ.
+            requests: (prompt token ids, `vllm.SamplingParams` with n = 1).
+
+        Returns:
+            For each request a `vllm.RequestOutput`, or the Exception with which the engine
+            refused that request.
+
+        Raises:
+            EngineFailed: the engine broke; start another.
+        """
+        if self._failed or self._stopped:
+            raise EngineFailed(self._failed or "the engine was closed")
+        call = _Call(weights, requests, Future())
+        self._inbox.put(call)
+        return call.done.result()
+
+    def close(self) -> None:
+        """Stop the thread and free the engine's memory."""
+        self._stopped = True
+        self._inbox.put(None)
+        self._thread.join(timeout=60)
+
+    # Everything below runs on the engine's thread: OpenMP's threads belong to the thread that
+    # first used them, so vLLM is made and stepped on one and the same.
+
+    def _main(self, started: Future[None]) -> None:
+        try:
+            self._llm = self._start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            log.exception("engine failed")
+            self._failed = f"{type(error).__name__}: {error}"
+        self._fail_all(self._failed or "the engine was closed")
+        self._llm.engine_core.shutdown()
+
+    def _start(self) -> Any:
+        gpu = on_gpu()
+        if not gpu:
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        arguments = engine_arguments(self._loaded.path, self._options, gpu)
+        return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+    def _turn(self) -> bool:
+        """Take in what has come, exchange weights if it is time, step once."""
+        idle = not self._owner and not self._waiting
+        while idle or not self._inbox.empty():
+            call = self._inbox.get()
+            if call is None:
+                return False
+            self._waiting.append(call)
+            idle = False
+        self._admit()
+        if self._owner:
+            for output in self._llm.step():
+                if output.finished:
+                    self._finish(output.request_id, output)
+        return True
+
+    def _admit(self) -> None:
+        """First come, first served; a call for other weights holds back those behind it."""
+        while self._waiting:
+            call = self._waiting[0]
+            if call.weights != self._loaded:
+                if self._owner:
+                    return
+                self._exchange(call.weights)
+            self._waiting.pop(0)
+            self._add(call)
+
+    def _add(self, call: _Call) -> None:
+        if not call.requests:
+            call.done.set_result([])
+        for position, (tokens, params) in enumerate(call.requests):
+            self._number += 1
+            name = str(self._number)
+            try:
+                added = self._llm.add_request(name, {"prompt_token_ids": tokens}, params)
+            except ValueError as error:  # this request alone is bad (vLLM validates before adding)
+                self._owner[name] = (call, position)
+                self._finish(name, error)
+                continue
+            del added  # the engine appends a suffix of its own to ids; outputs carry ours
+            self._owner[name] = (call, position)
+
+    def _finish(self, request_id: str, output: Any) -> None:
+        call, position = self._owner.pop(request_id)
+        call.outputs[position] = output
+        if len(call.outputs) == len(call.requests):
+            call.done.set_result([call.outputs[i] for i in range(len(call.requests))])
+
+    def _exchange(self, weights: Weights) -> None:
+        """Load other weights of the same architecture in place."""
+        begun = time.monotonic()
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights.path})
+        if not on_gpu():
+            self._llm.collective_rpc(_repack)
+        if not self._llm.reset_prefix_cache():
+            raise EngineFailed("the prefix cache could not be emptied after new weights")
+        log.info("engine: weights of %s in %.1f s", weights.path, time.monotonic() - begun)
+        self._loaded = weights
+
+    def _fail_all(self, why: str) -> None:
+        while not self._inbox.empty():
+            late = self._inbox.get()
+            if late is not None:
+                self._waiting.append(late)
+        calls = [call for call, _ in self._owner.values()] + self._waiting
+        for call in calls:
+            if not call.done.done():
+                call.done.set_exception(EngineFailed(why))
+
+
+def _repack(worker: Any) -> None:
+    """Pack again the layers whose plain weight vLLM keeps beside the packed copy.
+
+    Linear layers drop the plain weight and are packed anew by `reload_weights`; embeddings and
+    LM heads are not (their packed copy would stay that of the previous model).
+    """
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    for module in worker.model_runner.model.modules():
+        if hasattr(module, "cpu_linear") and module.weight.ndim == 2:
+            dispatch_cpu_unquantized_gemm(module, remove_weight=False)
