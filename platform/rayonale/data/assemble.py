@@ -48,9 +48,9 @@ def decide(converted: blocks.Converted, weights: list[float] | None, seed: int) 
     """
     total = converted.total
     verdict = np.full(total, KEPT, dtype=np.uint8)
-    own, _ = ids.repeats(converted.keys(OWN_KEY), total)
-    own = own[_present(converted)[own]]
-    verdict[own] = DUPLICATE
+    if any(block.conversion.id_field is not None for block in converted.blocks):
+        repeated, _ = ids.repeats(converted.keys(OWN_KEY), total)
+        verdict[repeated[_has_own_id(converted)[repeated]]] = DUPLICATE
     occurrence = _occurrences(converted, verdict, total)
     numbers = converted.split_numbers()
     _check_leaks(converted, numbers, total)
@@ -67,7 +67,7 @@ def decide(converted: blocks.Converted, weights: list[float] | None, seed: int) 
     return decision
 
 
-def _present(converted: blocks.Converted) -> NDArray[np.bool_]:
+def _has_own_id(converted: blocks.Converted) -> NDArray[np.bool_]:
     """Which rows have an id of their own, [N]."""
     columns = (blocks.read_file(uri, [OWN_KEY]).column(0) for uri in converted.files())
     found = [column.is_valid().to_numpy() for column in columns]

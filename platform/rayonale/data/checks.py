@@ -13,6 +13,7 @@
 | unknown_choice       | invalid  | the label that says which one is preferred is not one      |
 | chosen_equals_rejected | invalid | nothing is preferred                                      |
 | non_finite_score     | invalid  | NaN, infinite                                              |
+| refused_by_template  | invalid  | the chat template does not take the conversation           |
 | duplicate_id         | invalid  | the source's own id (setting `id_field`) came before       |
 | equal_scores         | filtered | a tie (always where the scores are the label; else by rule) |
 | over_long            | limit    | more characters or tokens than allowed                     |

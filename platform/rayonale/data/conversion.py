@@ -91,12 +91,16 @@ class Converter:
     def _check_sizes(self, row: dict[str, Any], kind: str) -> None:
         limits = self._conversion.limits
         checks.check_chars(row, kind, limits)
-        if self._tokenizer is not None:
+        if self._tokenizer is None:
+            return
+        try:
             checks.check_tokens(
                 row, kind, limits,
                 lambda prompt: tokens.encode_prompt(self._tokenizer, prompt),
                 lambda prompt, response: tokens.encode_response(self._tokenizer, prompt, response),
             )
+        except ValueError as error:  # the chat template refuses the conversation
+            raise BadRow("refused_by_template", str(error)) from error
 
     def _own_key(self, raw: dict[str, Any]) -> bytes | None:
         field_name = self._conversion.id_field

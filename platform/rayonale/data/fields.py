@@ -44,7 +44,10 @@ def shown(value: Any, limit: int = 60) -> str:
     """A value for a message: its type and its beginning."""
     if value is None:
         return "null"
-    text = repr(value[: limit + 1] if isinstance(value, str | list) else value)
+    try:
+        text = repr(value[: limit + 1] if isinstance(value, str | list) else value)
+    except (RecursionError, ValueError):  # nested too deep, a huge number
+        text = "…"
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return f"{_type_name(value)} {cut}"
 

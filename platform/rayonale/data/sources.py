@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ import xxhash
 
 from rayonale import storage
 
+_HASHED_BYTES = 16 << 20
 PART_BYTES = 32 << 20  # a part of a big file; also how much a worker reads before it reports
 
 _LINES = re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.zst)?$")
@@ -109,9 +111,10 @@ def _hidden(path: str) -> bool:
 def fingerprint(uri: str, hub: Hub) -> str:
     """What identifies a source's raw data, quickly: a change of it makes ingestion run again.
 
-    Files count with their names and, up to 64 MiB, their content; bigger ones with size and time
-    of change. A data set of the hub counts with its name and revision (nothing is downloaded), a
-    source that is not there with "absent" (so that a recipe can be checked without its data).
+    Files count with their names and, up to 16 MiB, their content; bigger ones with what their
+    file system tells of a change (size and time, an ETag). A data set of the hub counts with its
+    name and revision (nothing is downloaded), a source that is not there with "absent" (so that a
+    recipe can be checked without its data).
     """
     if is_hub(uri):
         return f"{uri}:{hub.config}:{hub.split}:{hub.revision}"
@@ -123,11 +126,17 @@ def fingerprint(uri: str, hub: Hub) -> str:
     for part in parts:
         fs, path = storage.filesystem(part.uri)
         digest.update(f"{part.uri.rsplit('/', 1)[-1]}:{part.bytes}:".encode())
-        if part.bytes <= 64 << 20:
-            digest.update(fs.cat_file(path))
-        else:
-            digest.update(str(fs.ukey(path)).encode())
+        version = str(fs.ukey(path))
+        small = part.bytes <= _HASHED_BYTES
+        digest.update((_content_hash(part.uri, version) if small else version).encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=65_536)
+def _content_hash(uri: str, version: str) -> str:
+    """Hash of a file's content; cached as long as its version stays."""
+    fs, path = storage.filesystem(uri)
+    return xxhash.xxh3_128_hexdigest(fs.cat_file(path))
 
 
 def survey(part: Part) -> tuple[list[Part], dict[str, Any]]:
