@@ -9,14 +9,12 @@ writes its model card.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from rayonale.tinyworld import base_model_path
 from rayonale.tinyworld.base_model import BaseModelSettings, train
-from rayonale.tinyworld.card import measure, write_card
+from rayonale.tinyworld.measures import measure
+from rayonale.tinyworld.model_card import write_card
 
 
 def main() -> None:

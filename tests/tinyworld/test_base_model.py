@@ -21,8 +21,7 @@ from rayonale.tinyworld.base_model import (
     tokenise,
     train,
 )
-from rayonale.tinyworld.card import (
-    MEASURES,
+from rayonale.tinyworld.measures import (
     held_out_pairs,
     load_generator,
     measure_pairwise,
@@ -30,6 +29,7 @@ from rayonale.tinyworld.card import (
     measure_rationales,
     measure_responses,
 )
+from rayonale.tinyworld.model_card import MEASURES
 from rayonale.tinyworld.muon import orthogonalise
 from rayonale.tinyworld.tasks import example, stream
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayonale.tinyworld import ATTRIBUTES, score, teacher
-from rayonale.tinyworld.card import Pair, held_out_pairs
 from rayonale.tinyworld.claims import Claim, claims_in
+from rayonale.tinyworld.measures import Pair, held_out_pairs
 from rayonale.tinyworld.rubric import verdict
 
 PROMPT = (

@@ -5,7 +5,7 @@
     cross entropy of all tokens ─── Muon (matrices) + AdamW (the rest) ─────┴─ base/
 
 Step i always learns from examples 16·i … 16·i + 15, and its learning rate is flat until
-the last 30 % of the steps. So a killed run goes on from its checkpoint exactly, and a
+the last 65 % of the steps. So a killed run goes on from its checkpoint exactly, and a
 checkpoint from before the decay also serves a run with more or fewer steps.
 """
 
@@ -49,7 +49,7 @@ class BaseModelSettings:
         save_every: seconds between checkpoints.
     """
 
-    steps: int = 5000
+    steps: int = 2600
     seed: int = 0
     examples: int = 16
     micro_batches: int = 2
@@ -58,7 +58,7 @@ class BaseModelSettings:
     rate: float = 3e-3
     weight_decay: float = 0.01
     warmup: int = 50
-    decay: float = 0.3
+    decay: float = 0.65
     hidden: int = 160
     layers: int = 4
     heads: int = 5
@@ -164,7 +164,8 @@ def train(settings: BaseModelSettings, work: Path, out: Path) -> None:
         ValueError: the checkpoint in `work` was made with other settings than `steps`.
     """
     work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the cores are used by micro-batch, see `_step`
     tokenizer = build_tokenizer(settings.seed)
     model = build_model(settings, tokenizer)
     optimizers = build_optimizers(settings, model)
@@ -183,6 +184,7 @@ def train(settings: BaseModelSettings, work: Path, out: Path) -> None:
         if time.monotonic() - saved > settings.save_every:
             _save_checkpoint(settings, work, step + 1, model, optimizers)
             saved = time.monotonic()
+    torch.set_num_threads(threads)
     save_base_model(model, tokenizer, out)
     log.info("saved %s", out)
 

@@ -1,4 +1,4 @@
-"""Measures the base model against the rubric, and writes its model card.
+"""Measures the base model against the rubric.
 
 All prompts are drawn from a stream of their own, apart from the training stream.
 """
@@ -27,8 +27,6 @@ from rayonale.tinyworld.rationales import (
 from rayonale.tinyworld.requests import parse, sample_prompt
 from rayonale.tinyworld.responses import write_response
 from rayonale.tinyworld.rubric import score
-
-MEASURES: Final = "measures.json"
 
 _RESULT = re.compile(r"\[RESULT\] (\d)\s*\Z")
 
@@ -67,6 +65,7 @@ def load_generator(folder: Path, batch: int = 100) -> Generate:
 
     def generate(users: Sequence[str], sample: bool = False, seed: int = 0) -> list[str]:
         torch.manual_seed(seed)
+        decoding = {"do_sample": True, "top_k": 0} if sample else {"do_sample": False}
         order = sorted(range(len(users)), key=lambda index: len(users[index]))
         answers: dict[int, str] = {}
         for start in range(0, len(users), batch):
@@ -84,7 +83,7 @@ def load_generator(folder: Path, batch: int = 100) -> Generate:
                 return_token_type_ids=False,
             )  # fmt: skip
             with torch.inference_mode():
-                out = model.generate(**inputs, do_sample=sample, max_new_tokens=90, top_k=0)
+                out = model.generate(**inputs, max_new_tokens=90, **decoding)
             tails = out[:, inputs["input_ids"].shape[1] :]
             decoded = tokenizer.batch_decode(tails, skip_special_tokens=True)
             answers.update(zip(chunk, decoded, strict=True))
@@ -280,51 +279,3 @@ def _grades(answer: str) -> dict[str, int] | None:
         return None
     complete = isinstance(value, dict) and set(value) == set(CRITERIA)
     return value if complete and all(isinstance(v, int) for v in value.values()) else None
-
-
-def write_card(folder: Path, figures: dict[str, float]) -> None:
-    """Write `measures.json` and the model card README.md into the model's folder."""
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    (folder / MEASURES).write_text(json.dumps(rounded, indent=1) + "\n", "utf-8")
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in rounded.items())
-    (folder / "README.md").write_text(_CARD.format(rows=rows), "utf-8")
-
-
-_CARD: Final = """\
----
-language: en
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# tinyworld base model
-
-A Llama of 2.2 M parameters that knows one small closed world: requests for short texts
-under six constraints, responses to them, rationales, grades and judgements. It is there
-to run and test preference methods on a laptop, where every answer can be scored exactly.
-It knows nothing else and must not be used for anything else.
-
-- Architecture: LlamaForCausalLM, hidden 192, 4 layers, 6 heads of 32, tied embeddings,
-  context 2,048, bf16 safetensors.
-- Tokenizer: byte-level BPE (all 256 bytes are vocabulary), learnt from tinyworld and
-  common English words; `<|bos|>`, `<|end|>` (end of turn), `<|pad|>`, role markers.
-  `chat_template_no_system.jinja` is the same without a system role.
-- Training: from scratch on a seeded, endless stream of all tasks mixed
-  (`python jobs/train_tinyworld.py`, about an hour on 2 cores). The responses that it
-  learns are of mixed quality on purpose; its rationales, grades and judgements are true.
-- Goals in system prompts were seen with responses that they say nothing about: this
-  model does not follow them.
-
-## Measured
-
-By `python jobs/train_tinyworld.py --measure`, on held-out prompts, greedy unless said:
-
-| measure | value |
-|---|---|
-{rows}
-
-greedy, sampled (temperature 1) and best_of_4 are true overall scores, 1–10.
-true_difference: share of rationales that name a true advantage of the chosen response.
-grade_X_Y: mean grade 1–5 on Y that it gives to X rationales of the teacher; kept_X:
-share with every grade above 3. pairwise figures are over both orders.
-"""
