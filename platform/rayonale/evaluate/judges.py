@@ -1,0 +1,218 @@
+"""An LLM judge of pairs: what it is asked, in both orders, and what its answers come to.
+
+    pairs ─ questions/ (both orders rendered) ─ generate ─► texts ─ verdicts.py ─► rows, rejects
+
+The questions are a folder of Parquet rows, so the pass over them is the one that rationales and
+samples use: resumable, through the recipe's shared engines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from rayonale import prompts, storage
+from rayonale.enrich.transcript import prompt_text
+from rayonale.evaluate.comparisons import judge_both_orders
+from rayonale.evaluate.summary import reject
+from rayonale.evaluate.verdicts import PAIRWISE, PAIRWISE_TIE
+from rayonale.generate import finish, stream
+from rayonale.generate.settings import Completion, EngineOptions, Request, Sampling, row_seed
+from rayonale.records import Message, RejectKind
+from rayonale.stages import Settings, StageContext
+
+log = logging.getLogger("rayonale")
+
+Row = dict[str, Any]
+
+# What a template is given.
+VARIABLES = frozenset({"prompt", "response_1", "response_2"})
+
+_QUESTIONS = pa.schema([("id", pa.string()), ("ab", pa.string()), ("ba", pa.string())])
+_ANSWER = pa.list_(
+    pa.struct([("text", pa.string()), ("finish_reason", pa.string()), ("seed", pa.int64())])
+)
+_ORDERS = ("ab", "ba")
+_ADDS = pa.schema([(f"answers_{order}", _ANSWER) for order in _ORDERS])
+
+
+class LlmJudge(Settings):
+    """Compares by a language model that sees both responses, in both orders.
+
+    Attributes:
+        name: what metrics and the report call it.
+        model: the judge, when no stage is read in the role `judge_model`.
+        template: prompt with variables prompt, response_1, response_2; the judge's text must end
+            in `[RESULT]` and 1 or 2.
+        ties: whether the template offers `[RESULT] tie`.
+        sampling: of the judgement; greedy by default.
+        repeats: judgements of each order; more than one needs a temperature above 0.
+        seed: of the judgements.
+        engine: how the model is run.
+    """
+
+    kind: Literal["llm"]
+    name: str = Field("llm", min_length=1)
+    model: str = "tinyworld"
+    template: str = "judge_pairwise"
+    ties: bool = False
+    sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
+    repeats: int = Field(1, ge=1)
+    seed: int = 0
+    engine: EngineOptions = EngineOptions()
+
+    @model_validator(mode="after")
+    def _repeats_differ(self) -> LlmJudge:
+        if self.repeats > 1 and self.sampling.temperature == 0:
+            raise ValueError(
+                f"repeats {self.repeats} with temperature 0 would be the same judgement "
+                f"{self.repeats} times; set sampling.temperature"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """What the pass draws for a question: `repeats` judgements of each order."""
+
+    sampling: Sampling
+    repeats: int
+    seed: int
+    json_schema: dict[str, Any] | None = None
+    adds: pa.Schema = _ADDS
+
+    def seeds(self, row: Row) -> list[int | None]:
+        """One a completion: the repeats of ab, then those of ba; None where nothing is drawn."""
+        if self.sampling.temperature == 0:
+            return [None] * (2 * self.repeats)
+        return [row_seed(self.seed, row["id"], k) for k in range(2 * self.repeats)]
+
+    def requests(self, row: Row) -> list[Request] | stream.Rejection | None:
+        """The questions in both orders."""
+        asked = [row[order] for order in _ORDERS for _ in range(self.repeats)]
+        return [
+            Request([Message(role="user", content=text)], seed)
+            for text, seed in zip(asked, self.seeds(row), strict=True)
+        ]
+
+    def collect(self, row: Row, completions: list[Completion]) -> Row | stream.Rejection:
+        """All texts, raw."""
+        answers = [
+            {"text": one.text, "finish_reason": one.finish_reason, "seed": seed}
+            for one, seed in zip(completions, self.seeds(row), strict=True)
+        ]
+        return {"answers_ab": answers[: self.repeats], "answers_ba": answers[self.repeats :]}
+
+
+def judge_pairs(
+    context: StageContext, items: Sequence[Row], judge: LlmJudge
+) -> tuple[list[Row], list[Row], Row]:
+    """(rows, rejects, facts) of a judge over pairs of responses.
+
+    Two equal responses are a tie without asking: no judge can tell them apart, and its two
+    orders would count as a flip.
+
+    Args:
+        items: columns of `comparisons.ROWS` that describe a pair.
+    """
+    asked = [item for item in items if item["response_a"] != item["response_b"]]
+    rows = [
+        _row(item, judge, repeat) | {"outcome": 0.5}
+        for item in items
+        if item["response_a"] == item["response_b"]
+        for repeat in range(judge.repeats)
+    ]
+    answers, facts = _ask(context, asked, judge) if asked else (iter(()), {})
+    by_id = {_question_id(item): item for item in asked}
+    rejects: list[Row] = []
+    for answered in answers:
+        item = by_id[answered["id"]]
+        for repeat in range(judge.repeats):
+            judged, refused = _read(item, answered, judge, repeat)
+            rows += [judged] if judged else []
+            rejects += [refused] if refused else []
+    return rows, rejects, {**facts, "equal_responses": len(items) - len(asked)}
+
+
+def _ask(context: StageContext, items: Sequence[Row], judge: LlmJudge) -> tuple[Iterator[Row], Row]:
+    """Answers to all questions, in their order, and what is known of the pass."""
+    work = storage.join(context.out, storage.WORK, "judges", judge.name)
+    questions = storage.join(work, "questions")
+    storage.remove(questions)  # cheap, and the same again after a kill
+    storage.write_rows(questions, (_question(item, judge) for item in items), _QUESTIONS)
+    read = context.inputs.get("judge_model")
+    model = judge.model if read is None else read.model
+    pool = context.engines.get(model, judge.engine)
+    report = stream.generate(
+        questions,
+        storage.join(work, "answers"),
+        JudgeTask(judge.sampling, judge.repeats, judge.seed),
+        pool,
+        identity=context.fingerprint,
+        name=f"{context.name}: {judge.name}",
+    )
+    facts = {
+        "model": judge.model if read is None else read.name,
+        "template": judge.template,
+        "prompt_fingerprint": prompts.fingerprint(judge.template),
+        **report.metrics(),
+    }
+    return finish.finished(storage.join(work, "answers")), facts
+
+
+def _question(item: Row, judge: LlmJudge) -> Row:
+    prompt = prompt_text(item["prompt"])
+    a, b = item["response_a"], item["response_b"]
+    return {
+        "id": _question_id(item),
+        "ab": prompts.render(judge.template, prompt=prompt, response_1=a, response_2=b),
+        "ba": prompts.render(judge.template, prompt=prompt, response_1=b, response_2=a),
+    }
+
+
+def _question_id(item: Mapping[str, Any]) -> str:
+    return f"{item['comparison']}/{item['prompt_id']}/{item['sample']}"
+
+
+def _row(item: Row, judge: LlmJudge, repeat: int) -> Row:
+    return {
+        **item,
+        "id": f"{item['comparison']}/{judge.name}/{item['prompt_id']}/{item['sample']}/{repeat}",
+        "judge": judge.name,
+        "judge_kind": "llm",
+        "repeat": repeat,
+    }
+
+
+def _read(item: Row, answered: Row, judge: LlmJudge, repeat: int) -> tuple[Row | None, Row | None]:
+    """(row, None) or (None, reject) of one repeat."""
+    row = _row(item, judge, repeat)
+    status = answered[stream.STATUS_COLUMN]
+    if status is not None:
+        kind = RejectKind(status["kind"])
+        return None, reject(row, kind, status["reason"], status["detail"])
+    ab, ba = (answered[f"answers_{order}"][repeat] for order in _ORDERS)
+    both = judge_both_orders(
+        ab["text"],
+        ba["text"],
+        prompts=(answered["ab"], answered["ba"]),
+        finish_reasons=(ab["finish_reason"], ba["finish_reason"]),
+        choices=PAIRWISE_TIE if judge.ties else PAIRWISE,
+    )
+    row |= {
+        "text_ab": ab["text"],
+        "text_ba": ba["text"],
+        "verdict_ab": both.ab.value,
+        "verdict_ba": both.ba.value,
+        "flipped": both.flipped,
+    }
+    if both.outcome is None:
+        culprit = ab if both.ab.value is None else ba
+        detail = f"found {culprit['text'][-200:]!r}, expected it to end in [RESULT] and a verdict"
+        return None, reject(row, RejectKind.INVALID, str(both.reason), detail)
+    return row | {"outcome": both.outcome}, None

@@ -1,0 +1,141 @@
+"""What a report rests on: the manifests and rows of the stages read, and of their ancestors."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rayonale import storage
+from rayonale.stages import StageOutput
+
+log = logging.getLogger("rayonale")
+
+# Colours of the palette in style.css; policies beyond them share the last one.
+SLOTS = 8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of the data is put on the page; what is left out is said there."""
+
+    pairs: int = 60
+    answers: int = 60
+    rejects_per_reason: int = 3
+    text: int = 3_000  # characters of one text
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything sections draw from.
+
+    Attributes:
+        title: the report's title.
+        outputs: stages in the order in which they ran (ancestors first).
+        limits: how much is shown.
+        colours: policy → CSS class of its colour, the same in every plot.
+    """
+
+    title: str
+    outputs: Sequence[StageOutput]
+    limits: Limits = field(default_factory=Limits)
+    colours: Mapping[str, str] = field(default_factory=dict)
+
+    def of_kind(self, *kinds: str) -> list[StageOutput]:
+        """Stages of some kinds, in order."""
+        return [output for output in self.outputs if output.kind in kinds]
+
+    def named(self, name: str) -> StageOutput | None:
+        """The stage of a name."""
+        return next((output for output in self.outputs if output.name == name), None)
+
+    def table(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """A table out of the `details` of every stage of a kind, put together."""
+        return [
+            {**row, "stage": output.name}
+            for output in self.of_kind(kind)
+            for row in output.manifest.get("details", {}).get(name) or []
+        ]
+
+    def colour(self, policy: str) -> str:
+        """CSS class of a policy's colour."""
+        return self.colours.get(policy, "s0")
+
+    def policies(self, names: Iterable[str]) -> list[str]:
+        """Names in the order of the colours; unknown ones follow."""
+        known = list(self.colours)
+        return sorted(
+            dict.fromkeys(names), key=lambda n: known.index(n) if n in known else len(known)
+        )
+
+
+def gather(read: Sequence[StageOutput], title: str, limits: Limits | None = None) -> Evidence:
+    """Evidence from the stages read, with the stages that they were made from."""
+    found: dict[str, StageOutput] = {}
+    for output in read:
+        _follow(output, found)
+    outputs = list(found.values())
+    return Evidence(title, outputs, limits or Limits(), _colours(outputs))
+
+
+def _follow(output: StageOutput, found: dict[str, StageOutput]) -> None:
+    """Add a stage after its ancestors; each once."""
+    if output.uri in found:
+        return
+    for uri in _input_uris(output.manifest):
+        if uri not in found and (ancestor := _open(uri)) is not None:
+            _follow(ancestor, found)
+    found[output.uri] = output
+
+
+def _input_uris(manifest: Mapping[str, Any]) -> Iterator[str]:
+    for read in (manifest.get("inputs") or {}).values():
+        for one in read if isinstance(read, list) else [read]:
+            if isinstance(one, dict) and one.get("uri"):
+                yield str(one["uri"])
+
+
+def _open(uri: str) -> StageOutput | None:
+    """A finished stage; None for a plain folder, or one that has been removed since."""
+    where = storage.join(uri, storage.MANIFEST)
+    if not storage.exists(where):
+        return None
+    manifest = storage.read_json(where)
+    return StageOutput(manifest["name"], uri, manifest["fingerprint"], manifest["kind"], manifest)
+
+
+def _colours(outputs: Sequence[StageOutput]) -> dict[str, str]:
+    """Policies in training order, then any other that was compared (the base model, say)."""
+    names = [output.name for output in outputs if output.kind == "train"]
+    for output in outputs:
+        names += [str(name) for name in output.manifest.get("details", {}).get("policies", [])]
+    unique = list(dict.fromkeys(names))
+    return {name: f"s{min(at + 1, SLOTS)}" for at, name in enumerate(unique)}
+
+
+def has_rows(output: StageOutput) -> bool:
+    """Whether a stage left rows that are still there."""
+    return bool(storage.parquet_files(output.rows))
+
+
+def columns(output: StageOutput) -> list[str]:
+    """Columns of a stage's rows; none when it has no rows."""
+    return storage.schema(output.rows).names if has_rows(output) else []
+
+
+def sample(
+    output: StageOutput, size: int, wanted: Sequence[str] | None = None, key: str = "id"
+) -> list[dict[str, Any]]:
+    """The same `size` rows every time: ids are hashes, so the smallest are a fair sample."""
+    present = columns(output)
+    read = [name for name in wanted if name in present] if wanted is not None else None
+    rows = storage.read_rows(output.rows, read) if present else iter(())
+    return heapq.nsmallest(size, rows, key=lambda row: str(row[key]))
+
+
+def rejects(output: StageOutput) -> Iterator[dict[str, Any]]:
+    """A stage's rejects."""
+    if storage.parquet_files(output.rejects):
+        yield from storage.read_rows(output.rejects)

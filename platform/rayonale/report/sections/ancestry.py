@@ -1,0 +1,119 @@
+"""The lineage: what every stage was made from, down to raw files and prompts, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from rayonale.report.evidence import Evidence
+from rayonale.report.page import Section, render
+from rayonale.report.text import visible
+from rayonale.stages import StageOutput
+
+_BOX, _GAP_X, _GAP_Y, _HEIGHT = 150, 18, 40, 40
+
+
+def section(evidence: Evidence) -> Section | None:
+    """A drawing of the stages and a card for each."""
+    if not evidence.outputs:
+        return None
+    rows = [_stage(output) for output in evidence.outputs]
+    html = render("sections/ancestry.html.jinja", rows=rows, drawing=drawing(evidence))
+    keys = ("stage", "kind", "reads", "fingerprint", "code_version", "run_id", "raw")
+    numbers = [
+        {k: row[k] for k in keys}
+        | {"prompts": {name: prompt["fingerprint"] for name, prompt in row["prompts"].items()}}
+        for row in rows
+    ]
+    return Section("lineage", "Lineage", html, numbers)
+
+
+def _stage(output: StageOutput) -> dict[str, Any]:
+    manifest = output.manifest
+    return {
+        "stage": output.name,
+        "kind": output.kind,
+        "uri": output.uri,
+        "reads": _reads(manifest),
+        "fingerprint": output.fingerprint,
+        "code_version": manifest.get("code_version"),
+        "run_id": manifest.get("mlflow_run_id"),
+        "prompts": manifest.get("prompts") or {},
+        "raw": manifest.get("raw_inputs") or [],
+        "settings": visible(_yaml(manifest.get("settings") or {}), 6_000),
+    }
+
+
+def _reads(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Role → names of what is read in it."""
+    found = {}
+    for role, read in (manifest.get("inputs") or {}).items():
+        several = read if isinstance(read, list) else [read]
+        found[role] = [str(one.get("name")) for one in several if isinstance(one, dict)]
+    return found
+
+
+def _yaml(settings: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=90).strip()
+
+
+def layers(evidence: Evidence) -> list[list[str]]:
+    """Stages by their distance from the raw data, so that lines only go down."""
+    depth: dict[str, int] = {}
+    for output in evidence.outputs:  # ancestors come first
+        above = [n for names in _reads(output.manifest).values() for n in names if n in depth]
+        depth[output.name] = 1 + max((depth[name] for name in above), default=-1)
+    found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for name, at in depth.items():
+        found[at].append(name)
+    return found
+
+
+def drawing(evidence: Evidence) -> Markup:
+    """The stages as boxes, top to bottom, with lines from what each reads.
+
+    The report's own inputs are left out of a report stage: it reads everything.
+    """
+    rows = layers(evidence)
+    width = max(len(row) for row in rows) * (_BOX + _GAP_X) + _GAP_X
+    height = len(rows) * (_HEIGHT + _GAP_Y) - _GAP_Y + 20
+    place: dict[str, tuple[float, float]] = {}
+    for at, row in enumerate(rows):
+        left = (width - len(row) * (_BOX + _GAP_X) + _GAP_X) / 2
+        for number, name in enumerate(row):
+            place[name] = (left + number * (_BOX + _GAP_X), 10 + at * (_HEIGHT + _GAP_Y))
+    lines, boxes = [], []
+    for output in evidence.outputs:
+        x, y = place[output.name]
+        for names in _reads(output.manifest).values():
+            for name in names:
+                if name in place:
+                    lines.append(_line(place[name], (x, y)))
+        boxes.append(
+            Markup('<a href="#stage-{name}"><rect class="node {css}" x="{x}" y="{y}" width="{w}" '
+                   'height="{h}" rx="6"/><text class="name" x="{tx}" y="{ty}">{name}</text>'
+                   '<text class="kind" x="{tx}" y="{ky}">{kind}</text></a>').format(
+                name=output.name, kind=output.kind, css=evidence.colour(output.name), x=x, y=y,
+                w=_BOX, h=_HEIGHT, tx=x + 10, ty=y + 17, ky=y + 32))  # fmt: skip
+    told = "; ".join(
+        f"{o.name} reads {', '.join(n for names in _reads(o.manifest).values() for n in names)}"
+        for o in evidence.outputs
+        if _reads(o.manifest)
+    )
+    return Markup(
+        '<div class="scroll"><svg class="graph" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
+        'role="img" aria-label="{told}">{lines}{boxes}</svg></div>'
+    ).format(w=round(width), h=height, told=told, lines=Markup("").join(lines),
+             boxes=Markup("").join(boxes))  # fmt: skip
+
+
+def _line(above: tuple[float, float], below: tuple[float, float]) -> Markup:
+    x1, y1 = above[0] + _BOX / 2, above[1] + _HEIGHT
+    x2, y2 = below[0] + _BOX / 2, below[1]
+    bend = min(40.0, (y2 - y1) / 2)
+    return Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>').format(
+        x1, y1, x1, y1 + bend, x2, y2 - bend, x2, y2
+    )

@@ -1,0 +1,26 @@
+"""Win rates with intervals, per judge: a forest plot that is a table."""
+
+from __future__ import annotations
+
+from rayonale.evaluate.scorers import SCORERS
+from rayonale.report.evidence import Evidence
+from rayonale.report.page import Section, render
+
+
+def section(evidence: Evidence) -> Section | None:
+    """One table a judge; None without comparisons."""
+    entries = evidence.table("win_rates", "win_rates")
+    if not entries:
+        return None
+    judges = list(dict.fromkeys(entry["judge"] for entry in entries))
+    tables = [
+        {
+            "judge": judge,
+            "label": SCORERS[judge].label if judge in SCORERS else f"judge {judge}",
+            "kind": next(e["judge_kind"] for e in entries if e["judge"] == judge),
+            "rows": [{**e, "css": evidence.colour(e["a"])} for e in entries if e["judge"] == judge],
+        }
+        for judge in judges
+    ]
+    html = render("sections/comparisons.html.jinja", tables=tables)
+    return Section("win-rates", "Win rates", html, entries)

@@ -1,0 +1,37 @@
+"""What came out, in words, first thing on the page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rayonale.evaluate.scorers import SCORERS
+from rayonale.report.claims import Claim, Trained, claims, headline
+from rayonale.report.evidence import Evidence
+from rayonale.report.page import Section, render
+
+
+def section(evidence: Evidence) -> Section | None:
+    """Cards of claims: one a question, with every judge's answer."""
+    entries = evidence.table("win_rates", "win_rates")
+    if not entries:
+        return None
+    exact = frozenset(name for name, entry in SCORERS.items() if entry.exact)
+    found = claims(entries, trained(evidence), exact)
+    cards: dict[str, list[Claim]] = {}
+    for claim in found:
+        cards.setdefault(claim.question, []).append(claim)
+    labels = {name: entry.label for name, entry in SCORERS.items()}
+    html = render("sections/headline.html.jinja", cards=cards, labels=labels, told=headline(found))
+    return Section("result", "Result", html, [asdict(claim) for claim in found])
+
+
+def trained(evidence: Evidence) -> dict[str, Trained]:
+    """How each policy was trained."""
+    found = {}
+    for output in evidence.of_kind("train"):
+        details = output.manifest.get("details", {})
+        loss = details.get("loss") or output.manifest.get("settings", {}).get("loss") or {}
+        name = loss.get("name", "") if isinstance(loss, dict) else str(loss)
+        pairs = int(output.manifest.get("rows_out") or 0)
+        found[output.name] = Trained(output.name, str(name), pairs)
+    return found
