@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -162,14 +162,17 @@ def _numbers(todo: list[Unit], work: str, task: Task, pool: EnginePool) -> Itera
     """Run the units over Ray Data; yields each unit's counts as it is written."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    in_flight = _units_in_flight(todo, task, pool)
-    shared = ray.put(todo)
-    dataset = ray.data.range(len(todo), override_num_blocks=min(len(todo), 1_000)).map_batches(
+    context.print_on_execution_start = False
+    for logger in ("ray.data", "ray.data._internal.progress"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    in_flight = _units_in_flight(todo, pool)
+    # The units themselves are the items: no read tasks, and a block is a handful of numbers.
+    items = [asdict(unit) for unit in todo]
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(todo), 1_000)).map_batches(
         _UnitWorker,
-        fn_constructor_args=(shared, work, task, pool),
+        fn_constructor_args=(work, task, pool),
         batch_size=1,
         num_cpus=0,
-        max_restarts=3,
         compute=ray.data.ActorPoolStrategy(
             size=1,
             max_tasks_in_flight_per_actor=2 * in_flight,
@@ -181,7 +184,7 @@ def _numbers(todo: list[Unit], work: str, task: Task, pool: EnginePool) -> Itera
         yield {key: int(value) for key, value in line.items()}
 
 
-def _units_in_flight(todo: list[Unit], task: Task, pool: EnginePool) -> int:
+def _units_in_flight(todo: list[Unit], pool: EnginePool) -> int:
     """Enough units to fill every replica's batch, and some that wait behind them."""
     per_unit = max(unit.count for unit in todo)
     fill = -(-pool.options.max_num_seqs // per_unit)
@@ -191,13 +194,15 @@ def _units_in_flight(todo: list[Unit], task: Task, pool: EnginePool) -> int:
 class _UnitWorker:
     """Ray Data actor: reads a unit, asks the engines, writes the unit's file."""
 
-    def __init__(self, todo: Any, work: str, task: Task, pool: EnginePool) -> None:
-        self._todo: list[Unit] = ray.get(todo) if isinstance(todo, ray.ObjectRef) else todo
+    def __init__(self, work: str, task: Task, pool: EnginePool) -> None:
         self._work, self._task = work, task
         self._client = pool.client()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        lines = [self._unit(self._todo[int(i)]) for i in batch["id"]]
+        units = [
+            Unit(*values) for values in zip(*(batch[f.name].tolist() for f in fields(Unit)))
+        ]
+        lines = [self._unit(unit) for unit in units]
         return {key: [line[key] for line in lines] for key in lines[0]}
 
     def _unit(self, unit: Unit) -> dict[str, int]:

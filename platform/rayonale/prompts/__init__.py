@@ -20,7 +20,10 @@ _FOLDER = Path(__file__).parent
 _NAMESPACES = {"tinyworld": _FOLDER.parent / "tinyworld" / "prompts"}
 
 _environment = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False, trim_blocks=True,
+    undefined=StrictUndefined,
+    autoescape=False,
+    keep_trailing_newline=False,
+    trim_blocks=True,
     lstrip_blocks=True,
 )
 
