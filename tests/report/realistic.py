@@ -168,6 +168,7 @@ def recipe(folder: Path, pairs: int = 1_000, hostile: str | None = None) -> list
     if hostile is not None:
         for row in rows[::7]:
             row["chosen"][0]["content"] += hostile
+        for row in rows[1::7]:
             row["prompt"][0]["content"] += f" {hostile}"
     bad = [
         reject(None, RejectKind.INVALID, "unparsable_line", line=line,

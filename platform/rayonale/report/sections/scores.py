@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from rayonale.evaluate.scorers import SCORERS
 from rayonale.report import charts
+from rayonale.report.drawing import span
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
 
@@ -50,12 +51,12 @@ def _figures(
         charts.dots(
             f"Mean score of each policy, {label}", _dots(evidence, overall, by_policy=True),
             x_label="overall score" + _range_text(known.overall_range if known else None),
-            x_range=charts.span([v for e in overall for v in (e["low"], e["high"])], 0.1),
+            x_range=span([v for e in overall for v in (e["low"], e["high"])], 0.1),
         ),
         charts.dots(
             f"Mean of each attribute, {label}", _dots(evidence, parts, by_policy=False),
             x_label="attribute score" + _range_text(known.attribute_range if known else None),
-            x_range=charts.span([v for e in parts for v in (e["low"], e["high"])], 0.1),
+            x_range=span([v for e in parts for v in (e["low"], e["high"])], 0.1),
         ),
     ]  # fmt: skip
 
