@@ -34,11 +34,7 @@ def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
 
     try:
         with tempfile.TemporaryDirectory(prefix="rayonale-checkpoint-") as folder:
-            engine.save_checkpoint(folder, tag="state")
-            torch.save(_generators(), Path(folder) / f"process-{rank}.pt")
-            if rank == 0:
-                state = {**asdict(progress), "world": world}
-                (Path(folder) / "progress.json").write_text(json.dumps(state))
+            write(engine, progress, folder, rank=rank, world=world)
             ray.train.report(
                 {"step": progress.step}, checkpoint=ray.train.Checkpoint.from_directory(folder)
             )
@@ -51,30 +47,41 @@ def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
         ) from error
 
 
-def load(engine: Any, *, rank: int, world: int, zero_stage: int) -> Progress:
-    """Take up the last checkpoint, if there is one.
+def write(engine: Any, progress: Progress, folder: str, *, rank: int, world: int) -> None:
+    """This worker's part of a checkpoint, into a folder of its own or a shared one."""
+    engine.save_checkpoint(folder, tag="state")
+    torch.save(_generators(), Path(folder) / f"process-{rank}.pt")
+    if rank == 0:
+        state = {**asdict(progress), "world": world}
+        (Path(folder) / "progress.json").write_text(json.dumps(state))
 
-    Raises:
-        ValueError: it was written by another number of workers, whose parts do not fit.
-    """
+
+def load(engine: Any, *, rank: int, world: int) -> Progress:
+    """Take up the last checkpoint, if there is one; see `read`."""
     import ray.train
 
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Progress()
     with checkpoint.as_directory() as folder:
-        state = json.loads((Path(folder) / "progress.json").read_text())
-        before = state.pop("world")
-        if before != world and zero_stage > 0:
-            raise ValueError(
-                f"the checkpoint at step {state['step']} was written by {before} worker(s) with "
-                f"ZeRO stage {zero_stage}, this run has {world}: start with {before}, or remove "
-                "the stage's work folder to begin anew"
-            )
-        engine.load_checkpoint(folder, tag="state")
-        generators = Path(folder) / f"process-{rank}.pt"
-        if generators.exists():
-            _restore(torch.load(generators, weights_only=False))
+        return read(engine, folder, rank=rank, world=world)
+
+
+def read(engine: Any, folder: str, *, rank: int, world: int) -> Progress:
+    """Restore what `write` wrote.
+
+    Raises:
+        ValueError: it was written by another number of workers, whose parts do not fit.
+    """
+    state = json.loads((Path(folder) / "progress.json").read_text())
+    before = state.pop("world")
+    if before != world:
+        raise ValueError(
+            f"the checkpoint at step {state['step']} was written by {before} worker(s), this run "
+            f"has {world}: start with {before}, or remove the stage's work folder to begin anew"
+        )
+    engine.load_checkpoint(folder, tag="state")
+    _restore(torch.load(Path(folder) / f"process-{rank}.pt", weights_only=False))
     return Progress(**state)
 
 

@@ -69,6 +69,7 @@ def run(job: Job, follow: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 
 def _fit(job: Job) -> None:
+    _quiet_without_dashboard()
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -99,6 +100,25 @@ def _fit(job: Job) -> None:
         ) from error
 
 
+def _quiet_without_dashboard() -> None:
+    """Leave out Ray Train's placement group cleaner in a local session.
+
+    It asks the dashboard every second whether the controller lives and warns each time that it
+    gets no answer. A local session, which ends with this process, has no dashboard and nothing to
+    clean up; a cluster has both.
+    """
+    import ray
+    from ray.train.v2.api import data_parallel_trainer
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    if not getattr(ray._private.worker.global_worker.node, "webui_url", None):
+
+        class NoCleaner(ControllerCallback):
+            pass
+
+        data_parallel_trainer.PlacementGroupCleanerCallback = NoCleaner
+
+
 def worker(config: dict[str, Any]) -> None:
     """What every worker process does."""
     import ray.train
@@ -126,7 +146,7 @@ def worker(config: dict[str, Any]) -> None:
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     live = engine.start(Policy(model).to(device), settings, world)
-    progress = checkpoints.load(live, rank=rank, world=world, zero_stage=settings.zero_stage)
+    progress = checkpoints.load(live, rank=rank, world=world)
     shortest = sorted(range(len(rows)), key=lambda row: (rows.costs([row])[0], row))[:PROBE_ROWS]
     probe = loop.collate(rows.take(shortest), loss.sequences)
     live.eval()

@@ -8,15 +8,28 @@ row's own tokens: another template, tokeniser or text gives another one.
 
 from __future__ import annotations
 
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
 from rayonale import models
 from rayonale.lineage import fingerprints
 from rayonale.train.shards import TokenRows
 
+_FORWARD = ("rayonale.train.policy", "rayonale.train.batches")
+
 
 def forward_fingerprint(model: str, dtype: str) -> str:
     """The part of the fingerprint that all rows share."""
-    code = fingerprints.of_code("rayonale.train.policy", [])
+    code = fingerprints.of([_code(module) for module in _FORWARD])
     return f"model={models.fingerprint(model)[:16]};dtype={dtype};code={code[:16]}"
+
+
+def _code(module: str) -> str:
+    """A module's code without comments; found without importing it (and torch with it)."""
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    return ast.dump(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
 
 
 def row_fingerprint(shared: str, tokens: str) -> str:

@@ -1,0 +1,131 @@
+"""ZeRO 0-3 on two processes: the same weights as a plain loop on one, and resuming to the digit."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rayonale import losses, storage
+from rayonale.train import loop, shards
+from rayonale.train.batches import collate
+from rayonale.train.examples import Encoding
+from rayonale.train.plan import make_plan
+from rayonale.train.policy import Policy, load_model
+from rayonale.train.settings import TrainSettings
+
+WORLD = 2
+BASE = {
+    "loss": {"name": "rdpo", "beta": 0.5, "gamma": 1.0, "form": "paper", "reduction": "token"},
+    "batch_pairs": 15,
+    "micro_batch_pairs": 4,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "clip": 0.5,
+    "schedule": "linear",
+}
+RUNS = {
+    **{f"zero{stage}": {**BASE, "zero_stage": stage} for stage in range(4)},
+    "checkpointing": {**BASE, "zero_stage": 3, "gradient_checkpointing": True},
+    "bfloat16": {**BASE, "zero_stage": 1, "dtype": "bfloat16"},
+}
+
+
+@pytest.fixture(scope="module")
+def shard(micro_model: str, rows: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Tokenised rows with made-up reference log-probabilities; 56 of them, so batches are ragged."""
+    encoding = Encoding(micro_model, ("chosen", "rejected", "rationale"))
+    out = str(tmp_path_factory.mktemp("tokens"))
+    (plain,) = shards.tokenise(rows, "train", None, encoding, out)
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(pa.memory_map(plain)).read_all()
+    for name in ("ref_chosen_logprob", "ref_rejected_logprob"):
+        values = [-5.5 * n for n in table[f"{name.split('_')[1]}_tokens"].to_pylist()]
+        table = table.append_column(name, pa.array(values, pa.float32()))
+    uri = storage.join(out, "with-reference.arrow")
+    storage.write_bytes(uri, shards._ipc(table))
+    return uri
+
+
+@pytest.fixture(scope="module")
+def trained(micro_model: str, shard: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the two processes leave, by run."""
+    out = tmp_path_factory.mktemp("zero")
+    spec = out / "spec.json"
+    spec.write_text(json.dumps({"runs": RUNS, "shard": shard, "model": micro_model}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = str(Path(__file__).parent / "zero_worker.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(WORLD), str(port), str(spec), str(out)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(WORLD)
+    ]
+    told = [worker.communicate(timeout=200)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], told[0][-3_000:] + told[1][-3_000:]
+    return {name: torch.load(out / f"{name}.pt") for name in RUNS}
+
+
+@pytest.fixture(scope="module")
+def plain(micro_model: str, shard: str) -> dict:
+    """The same run in plain PyTorch: one process, no micro-batches, no DeepSpeed."""
+    settings = TrainSettings(**BASE)
+    loss = losses.get("rdpo")
+    rows = shards.TokenRows([shard], loss.sequences)
+    plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
+    policy = Policy(load_model(micro_model, "float32"))
+    groups = [
+        {"params": [p for p in policy.parameters() if p.ndim >= 2], "weight_decay": 0.01},
+        {"params": [p for p in policy.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    found: dict = {"losses": [], "norms": []}
+    for step in range(plan.steps):
+        numbers = plan.global_batch(step)
+        rate = 1e-3 * (1 - step / (4 if step < 4 else 6))  # the worker's runs end at 4, then at 6
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = collate(rows.take(numbers), loss.sequences, values=loop.columns_of(loss))
+        scores = loop.score(policy, batch, loss, torch.device("cpu"))
+        value = loop.Tally(rows.counts(numbers)).add(scores, batch, loss, settings)
+        optimizer.zero_grad()
+        value.backward()
+        found["norms"].append(torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5).item())
+        found["losses"].append(value.item())
+        optimizer.step()
+    found["weights"] = {n: p.detach() for n, p in policy.model.named_parameters()}
+    return found
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "checkpointing"])
+def test_equals_plain_pytorch(trained: dict, plain: dict, name: str) -> None:
+    found = trained[name]
+    assert found["losses"][:6] == pytest.approx(plain["losses"], rel=1e-4)
+    assert found["norms"][:6] == pytest.approx(plain["norms"], rel=1e-3)
+    for parameter, wanted in plain["weights"].items():
+        assert torch.allclose(found["weights"][parameter], wanted, atol=2e-4), parameter
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resumes_to_the_digit(trained: dict, name: str) -> None:
+    found = trained[name]
+    assert found["losses"][4:6] == found["losses"][6:8]
+    for parameter, weights in found["weights"].items():
+        assert torch.equal(weights, found["resumed"][parameter]), parameter
+
+
+def test_bfloat16_stays_near(trained: dict, plain: dict) -> None:
+    assert trained["bfloat16"]["losses"][:6] == pytest.approx(plain["losses"], rel=2e-2)
+    assert trained["bfloat16"]["weights"]["model.norm.weight"].dtype == torch.bfloat16
