@@ -12,9 +12,22 @@ from typing import Any
 
 import ray
 
+from rayonale.lineage import submitted_code
+
 log = logging.getLogger("rayonale")
 
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up
+
+
+def set_up_worker() -> None:
+    """Runs first in every Ray worker: its terminal output is what concerns the user."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("rayonale").setLevel(logging.INFO)
+    submitted_code.warn_if_different()
+    # It asks the dashboard's API each second, which a local session does not have.
+    name = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def connect(num_cpus: int | None = None) -> dict[str, Any]:
@@ -25,13 +38,25 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
 
     Returns:
         The cluster's resources.
+
+    Raises:
+        ValueError: the cluster's nodes import other code than the one that was submitted.
     """
     if not ray.is_initialized():
-        quiet: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+        quiet: dict[str, Any] = {
+            "logging_level": logging.WARNING,
+            "runtime_env": {
+                "worker_process_setup_hook": "rayonale.cluster.set_up_worker",
+                "env_vars": submitted_code.worker_environment(),
+            },
+        }
         if os.environ.get("RAY_ADDRESS"):
+            submitted_code.check_driver()
             ray.init(**quiet)
+            submitted_code.check_nodes()
         else:
             ray.init(
+                "local",  # never one that happens to run on this machine
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,

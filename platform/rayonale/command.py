@@ -15,19 +15,17 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, SettingsError
-from rich.logging import RichHandler
 
 from rayonale import cluster, execution, stages
 from rayonale.lineage import tracking
 
 
 def set_up_logging() -> None:
-    """Log to the terminal: time, level, message; libraries only from warnings on."""
+    """Log to the terminal, a line an event; libraries only from warnings on."""
     logging.basicConfig(
         level=logging.WARNING,
-        format="%(message)s",
+        format="%(asctime)s %(levelname).1s %(message)s",
         datefmt="%H:%M:%S",
-        handlers=[RichHandler(show_path=False, rich_tracebacks=False)],
         force=True,
     )
     logging.getLogger("rayonale").setLevel(logging.INFO)

@@ -281,7 +281,7 @@ def run_stage(
         }
         if "model" in stage.gives:
             manifest["model"] = storage.join(out, storage.MODEL)
-        manifest.update(run.finish(manifest))
+        run.finish(manifest)
         storage.write_json(manifest_uri, manifest)
         storage.remove(storage.join(out, storage.WORK))
     log.info("%s", summary_line(manifest))
