@@ -31,6 +31,7 @@ class Claim:
     judge: str
     exact: bool
     kind: Literal["beats", "reaches"]
+    pairs: tuple[int, int] | None = None  # of a and b, where the amount of data is the question
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def _reaches_claim(entry: Mapping[str, Any], of_a: Trained, of_b: Trained, exact
         told = f"{a} falls short: it wins"
     else:
         told = f"The interval allows both: {a} wins"
-    return Claim(question, answer, _sentence(told, entry), a, b, entry["judge"], exact, "reaches")
+    pairs = (of_a.pairs, of_b.pairs)
+    sentence = _sentence(told, entry)
+    return Claim(question, answer, sentence, a, b, entry["judge"], exact, "reaches", pairs)
 
 
 def _sentence(told: str, entry: Mapping[str, Any]) -> str:
@@ -158,28 +161,35 @@ def headline(found: Sequence[Claim]) -> list[str]:
     for kind, answer, verbs in (
         ("beats", "yes", ("beats", "beat")),
         ("beats", "no", ("loses to", "lose to")),
-        ("reaches", "yes", ("reaches, with fewer pairs,", "reach, with fewer pairs,")),
+        ("reaches", "yes", ("reaches", "reach")),
         ("reaches", "no", ("does not reach", "do not reach")),
     ):
         by_rival: dict[str, list[str]] = {}
         for claim in mine:
             if (claim.kind, claim.answer) == (kind, answer):
-                by_rival.setdefault(claim.b, []).append(claim.a)
+                one, other = _named(claim)
+                by_rival.setdefault(other, []).append(one)
         told += [
             f"{listed(names)} {verbs[len(names) > 1]} {rival}." for rival, names in by_rival.items()
         ]
-    told += [
-        f"Whether {claim.a} {'beats' if claim.kind == 'beats' else 'reaches'} {claim.b}, "
-        "these data cannot tell."
-        for claim in mine
-        if claim.answer == "cannot tell"
-    ]
+    for claim in mine:
+        if claim.answer == "cannot tell":
+            one, other = _named(claim)
+            verb = "beats" if claim.kind == "beats" else "reaches"
+            told.append(f"Whether {one} {verb} {other}, these data cannot tell.")
     answers = {(claim.question): claim.answer for claim in mine}
     for judge in dict.fromkeys(claim.judge for claim in found if claim.judge != sure):
         theirs = [c for c in found if c.judge == judge and c.question in answers]
         same = sum(claim.answer == answers[claim.question] for claim in theirs)
         told.append(f"Judge {judge} gives the same answer to {same} of {len(theirs)} questions.")
     return told
+
+
+def _named(claim: Claim) -> tuple[str, str]:
+    """a and b, with their numbers of pairs where these are the question."""
+    if claim.pairs is None:
+        return claim.a, claim.b
+    return f"{claim.a} ({claim.pairs[0]:,} pairs)", f"{claim.b} ({claim.pairs[1]:,} pairs)"
 
 
 def listed(names: Sequence[str]) -> str:

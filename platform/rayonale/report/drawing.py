@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 44
 
 _ids = itertools.count(1)
 
@@ -87,8 +87,8 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str, *, x_ticks: bool = True)
         (x.start + x.end) / 2, y.start + 36, x_label))  # fmt: skip
     middle = (y.start + y.end) / 2
     parts.append(
-        Markup('<text class="label" x="12" y="{0}" text-anchor="middle" '
-               'transform="rotate(-90 12 {0})">{1}</text>').format(middle, y_label))  # fmt: skip
+        Markup('<text class="label" x="11" y="{0}" text-anchor="middle" '
+               'transform="rotate(-90 11 {0})">{1}</text>').format(middle, y_label))  # fmt: skip
     return parts
 
 

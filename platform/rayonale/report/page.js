@@ -1,6 +1,8 @@
 "use strict";
 // Pages through the samples that the page carries as JSON. Texts are data: they only ever become
 // text nodes, never markup.
+let unfolded = false; // whether the notes of the last card were open: the next one's are too
+
 for (const root of document.querySelectorAll(".browser")) {
   const source = document.getElementById("data-" + root.dataset.source);
   if (source) browse(root, JSON.parse(source.textContent), root.dataset.label);
@@ -63,12 +65,21 @@ function parts(card) {
     sides.append(side);
   }
   made.push(sides);
+  let notes = made;
+  if (card.notes.length > 2) {
+    const folded = element("details", "note-block");
+    folded.open = unfolded;
+    folded.addEventListener("toggle", () => { unfolded = folded.open; });
+    folded.append(element("summary", "", `${card.notes.length} notes`));
+    made.push(folded);
+    notes = { push: (block) => folded.append(block) };
+  }
   for (const note of card.notes) {
     const block = element("div", "note-block");
     block.append(element("h3", "", note.label));
     if (note.facts) block.append(element("p", "facts", note.facts));
     block.append(element("p", "text", note.text));
-    made.push(block);
+    notes.push(block);
   }
   return made;
 }

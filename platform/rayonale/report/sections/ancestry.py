@@ -72,10 +72,22 @@ def layers(evidence: Evidence) -> list[list[str]]:
     return found
 
 
+def direct_reads(evidence: Evidence) -> dict[str, list[str]]:
+    """What each stage reads, without what another of its inputs was made from."""
+    reads: dict[str, list[str]] = {}
+    above: dict[str, set[str]] = {}  # all ancestors
+    for output in evidence.outputs:  # ancestors come first
+        known = [n for names in _reads(output.manifest).values() for n in names if n in above]
+        implied = set().union(*(above[name] for name in known))
+        reads[output.name] = [name for name in dict.fromkeys(known) if name not in implied]
+        above[output.name] = implied | set(known)
+    return reads
+
+
 def drawing(evidence: Evidence) -> Markup:
     """The stages as boxes, top to bottom, with lines from what each reads.
 
-    The report's own inputs are left out of a report stage: it reads everything.
+    A line that a longer way implies is left out, else raw pairs would be tied to everything.
     """
     rows = layers(evidence)
     width = max(len(row) for row in rows) * (_BOX + _GAP_X) + _GAP_X
@@ -85,13 +97,12 @@ def drawing(evidence: Evidence) -> Markup:
         left = (width - len(row) * (_BOX + _GAP_X) + _GAP_X) / 2
         for number, name in enumerate(row):
             place[name] = (left + number * (_BOX + _GAP_X), 10 + at * (_HEIGHT + _GAP_Y))
-    lines, boxes = [], []
+    kept = direct_reads(evidence)
+    lines: list[Markup] = []
+    boxes: list[Markup] = []
     for output in evidence.outputs:
         x, y = place[output.name]
-        for names in _reads(output.manifest).values():
-            for name in names:
-                if name in place:
-                    lines.append(_line(place[name], (x, y)))
+        lines += [_line(place[name], (x, y)) for name in kept[output.name]]
         boxes.append(
             Markup('<a href="#stage-{name}"><rect class="node {css}" x="{x}" y="{y}" width="{w}" '
                    'height="{h}" rx="6"/><text class="name" x="{tx}" y="{ty}">{name}</text>'
