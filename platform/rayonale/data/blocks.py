@@ -10,6 +10,7 @@ carry what only the whole can decide (occurrences, duplicates, shares) as keys i
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,6 +105,20 @@ def convert(block: Block) -> BlockReport:
     if (report := finished(block)) is not None:
         return report
     storage.remove(block.folder)
+    # Rows are many small objects without cycles: the collector's passes over them find nothing
+    # and take as long as the conversion itself.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        report = _convert(block)
+    finally:
+        if collecting:
+            gc.enable()
+    storage.write_json(storage.join(block.folder, "done.json"), vars(report))
+    return report
+
+
+def _convert(block: Block) -> BlockReport:
     report = BlockReport()
     layout = formats.get(block.conversion.format)
     converter = Converter(block.conversion, layout)
@@ -119,7 +134,6 @@ def convert(block: Block) -> BlockReport:
         else:
             chunk.add(row, size)
     chunk.flush()
-    storage.write_json(storage.join(block.folder, "done.json"), vars(report))
     return report
 
 
