@@ -92,7 +92,7 @@ def trl(options: dict[str, Any], version: str, given: dict[str, torch.Tensor]) -
 
 
 def _answer_as_transformers_4() -> None:
-    """TRL 0.28 takes any answer to "is this package there?" for a bool; Transformers 5 says a pair."""
+    """TRL 0.28 takes the answer to "is it installed?" for a bool; Transformers 5 gives a pair."""
     from trl import import_utils
 
     ask = import_utils._is_package_available

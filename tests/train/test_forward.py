@@ -10,7 +10,7 @@ from rayonale.train.batches import attention_mask, collate, tree_length
 from rayonale.train.examples import Encoding, encode
 from rayonale.train.plan import micro_batches
 from rayonale.train.policy import Policy, check_forward, load_model
-from rayonale.train.settings import TrainSettings
+from rayonale.train.settings import RationalePrompt, TrainSettings
 
 ALL = ("chosen", "rejected", "rationale")
 
@@ -22,8 +22,8 @@ def model(micro_model: str):
 
 
 @pytest.fixture(scope="module")
-def examples(micro_model: str, rows: str) -> list[dict]:
-    encoding = Encoding(micro_model, ALL)
+def examples(micro_model: str, rows: str, template: str) -> list[dict]:
+    encoding = Encoding(micro_model, ALL, rationale=RationalePrompt(template=template))
     tokenizer = encoding.tokenizer()
     found = [encode(tokenizer, row, encoding)[0] for row in storage.read_rows(rows)]
     assert all(found)

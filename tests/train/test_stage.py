@@ -1,4 +1,4 @@
-"""The stages end to end on Ray: reference log-probabilities, training, kills, the exported model."""
+"""Reference log-probabilities and training on Ray, end to end: kills, the exported model."""
 
 import os
 import signal
@@ -77,11 +77,19 @@ def test_reference_goes_on_where_it_was_killed(
 
 
 @pytest.fixture(scope="module")
-def rdpo(referenced: str, micro_model: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def rdpo(
+    referenced: str, micro_model: str, why: dict, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """An uninterrupted run: 12 steps, three epochs."""
     out, logged = tmp_path_factory.mktemp("rdpo"), []
-    result = train(out, referenced, logged, model=micro_model, max_steps=12, loss=RDPO)
+    result = train(out, referenced, logged, model=micro_model, max_steps=12, loss=RDPO, rationale=why)
     return SimpleNamespace(out=out, result=result, logged=logged)
+
+
+@pytest.fixture(scope="module")
+def why(template: str) -> dict:
+    """The rationale's prompt."""
+    return {"template": template}
 
 
 RDPO = {"name": "rdpo", "gamma": 0.5, "form": "paper", "reduction": "mean"}
@@ -138,18 +146,20 @@ def test_model_folder_is_plain_hugging_face(rdpo: Any, micro_model: str) -> None
     card = (folder / "README.md").read_text()
     for fact in ("rdpo", '"gamma": 0.5', "rows (abc)", "f" * 32):
         assert fact in card
-    assert not [name for name in os.listdir(rdpo.out) if name.startswith(".")]
+    assert not list(rdpo.out.glob(".*"))
 
 
-def test_finished_training_is_not_done_again(rdpo: Any, referenced: str, micro_model: str) -> None:
+def test_finished_training_is_not_done_again(
+    rdpo: Any, referenced: str, micro_model: str, why: dict
+) -> None:
     started = time.monotonic()
-    again = train(rdpo.out, referenced, model=micro_model, max_steps=12, loss=RDPO)
+    again = train(rdpo.out, referenced, model=micro_model, max_steps=12, loss=RDPO, rationale=why)
     assert time.monotonic() - started < 5
     assert again.metrics == rdpo.result.metrics
 
 
 def test_killed_worker_goes_on_onto_the_same_curve(
-    rdpo: Any, referenced: str, micro_model: str, tmp_path: Path
+    rdpo: Any, referenced: str, micro_model: str, why: dict, tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
@@ -168,7 +178,7 @@ def test_killed_worker_goes_on_onto_the_same_curve(
 
     thread = threading.Thread(target=kill_after_first_checkpoint, daemon=True)
     thread.start()
-    result = train(tmp_path, referenced, model=micro_model, max_steps=12, loss=RDPO)
+    result = train(tmp_path, referenced, model=micro_model, max_steps=12, loss=RDPO, rationale=why)
     thread.join(5)
     assert killed
     entries = history.read(str(tmp_path / "work/seed-0/metrics.jsonl"))
@@ -200,11 +210,11 @@ def test_missing_columns_name_the_stage_that_adds_them(
 
 
 def test_over_long_rows_are_left_out_and_counted(
-    ray_session: None, rows: str, micro_model: str, tmp_path: Path
+    ray_session: None, rows: str, micro_model: str, template: str, tmp_path: Path
 ) -> None:
     context_ = context("train", tmp_path, rows)
     settings = TrainSettings(model=micro_model, loss=RDPO, max_length=150)
-    encoding = stage.encoding_of(settings, micro_model)
+    encoding = stage.encoding_of(settings, micro_model, stage.RationalePrompt(template=template))
     encoding = type(encoding)(**{**encoding.__dict__, "values": (), "fingerprint": False})
     out = str(tmp_path / "tokens")
     (shard,) = stage.shards.tokenise(context_.rows(), "train", None, encoding, out)
@@ -220,7 +230,9 @@ def test_over_long_rows_are_left_out_and_counted(
 def test_a_smaller_limit_is_a_subset(
     ray_session: None, rows: str, micro_model: str, tmp_path: Path
 ) -> None:
-    encoding = stage.encoding_of(TrainSettings(model=micro_model, loss="sft"), micro_model)
+    encoding = stage.encoding_of(
+        TrainSettings(model=micro_model, loss="sft"), micro_model, stage.RationalePrompt()
+    )
     ids = {}
     for limit in (8, 0.5, None):
         out = str(tmp_path / str(limit))

@@ -16,7 +16,7 @@ from rayonale.train.batches import collate
 from rayonale.train.examples import Encoding
 from rayonale.train.plan import make_plan
 from rayonale.train.policy import Policy, load_model
-from rayonale.train.settings import TrainSettings
+from rayonale.train.settings import RationalePrompt, TrainSettings
 
 WORLD = 2
 BASE = {
@@ -36,9 +36,12 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def shard(micro_model: str, rows: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Tokenised rows with made-up reference log-probabilities; 56 of them, so batches are ragged."""
-    encoding = Encoding(micro_model, ("chosen", "rejected", "rationale"))
+def shard(
+    micro_model: str, rows: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """56 tokenised rows (so batches are ragged) with made-up reference log-probabilities."""
+    prompt = RationalePrompt(template=template)
+    encoding = Encoding(micro_model, ("chosen", "rejected", "rationale"), rationale=prompt)
     out = str(tmp_path_factory.mktemp("tokens"))
     (plain,) = shards.tokenise(rows, "train", None, encoding, out)
     import pyarrow as pa

@@ -108,8 +108,8 @@ def _quiet_without_dashboard() -> None:
     clean up; a cluster has both.
     """
     import ray
-    from ray.train.v2.api import data_parallel_trainer
     from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2.api import data_parallel_trainer
 
     if not getattr(ray._private.worker.global_worker.node, "webui_url", None):
 

@@ -7,12 +7,13 @@ one"). When training shows them the other way round, those names are exchanged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import xxhash
 
 from rayonale import prompts
+from rayonale.enrich.transcript import prompt_text, response_text
 from rayonale.records import Message
 from rayonale.train.settings import RationalePrompt
 
@@ -69,12 +70,12 @@ def rationale_example(
                 f"the rationale says {unclear[0]!r}, which cannot follow a changed order",
             )
         text = exchange_names(text)
-    template = settings.template or rationale["style"]
+    assert settings.template is not None, "the stage resolves the template"
     rendered = prompts.render(
-        template,
-        prompt=plain_text(row["prompt"]),
-        chosen=plain_text(row["chosen"]),
-        rejected=plain_text(row["rejected"]),
+        settings.template,
+        prompt=prompt_text(row["prompt"]),
+        chosen=response_text(row["chosen"]),
+        rejected=response_text(row["rejected"]),
         chosen_first=chosen_first,
     )
     return [Message(role="user", content=rendered)], [Message(role="assistant", content=text)]
@@ -99,9 +100,3 @@ def _exchange(match: re.Match[str]) -> str:
         other = other.capitalize()
     return before + other
 
-
-def plain_text(messages: Sequence[Message]) -> str:
-    """Messages as text: one turn is its content, several are `User: …` / `Assistant: …` lines."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)

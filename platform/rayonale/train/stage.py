@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 
-from rayonale import losses, models, storage
+from rayonale import losses, models, prompts, storage
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
 from rayonale.train import history, launch, references, shards
@@ -34,7 +35,7 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
     start = start_of(context, settings)
     rows = context.rows()
     require_columns(context, settings)
-    encoding = encoding_of(settings, start)
+    encoding = encoding_of(settings, start, rationale_prompt(context, settings))
     tokens = storage.join(context.out, storage.WORK, "tokens")
     train = shards.tokenise(rows, "train", settings.limit, encoding, tokens)
     validation = tokenise_validation(rows, settings, encoding, tokens)
@@ -55,7 +56,9 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
         )
         for seed in settings.seeds
     }
-    return finish(context, settings, results, rejects, len(usable))
+    result = finish(context, settings, results, rejects, len(usable))
+    result.prompts = [encoding.rationale.template] if encoding.rationale.template else []
+    return result
 
 
 def start_of(context: StageContext, settings: TrainSettings) -> str:
@@ -64,7 +67,38 @@ def start_of(context: StageContext, settings: TrainSettings) -> str:
     return models.resolve(read.model if read is not None else settings.model)
 
 
-def encoding_of(settings: TrainSettings, start: str) -> Encoding:
+def rationale_prompt(context: StageContext, settings: TrainSettings) -> RationalePrompt:
+    """The rationale's prompt; without a template in the settings, the one that generated it.
+
+    Raises:
+        ValueError: the loss has a rationale term and neither names a template.
+    """
+    wanted = settings.rationale or RationalePrompt()
+    if wanted.template is not None or "rationale" not in losses.get(settings.loss.name).sequences:
+        return wanted
+    found = generating_template(context.inputs["rows"].manifest)
+    if found is None:
+        raise ValueError(
+            f"stages.{context.name}.rationale.template: the rows of "
+            f"{context.inputs['rows'].name!r} do not come from a rationales stage, so the prompt "
+            "of their rationales is unknown: name a template; choices: "
+            f"{', '.join(name for name in prompts.names() if 'rationale' in name)}"
+        )
+    return wanted.model_copy(update={"template": found})
+
+
+def generating_template(manifest: Mapping[str, Any]) -> str | None:
+    """Template of the rationales stage that rows come from, found through the manifests."""
+    if manifest.get("kind") == "rationales":
+        return str(manifest["settings"]["template"])
+    parent = (manifest.get("inputs") or {}).get("rows")
+    if not isinstance(parent, dict) or parent.get("kind") == "external":
+        return None
+    uri = storage.join(parent["uri"], storage.MANIFEST)
+    return generating_template(storage.read_json(uri)) if storage.exists(uri) else None
+
+
+def encoding_of(settings: TrainSettings, start: str, rationale: RationalePrompt) -> Encoding:
     """How rows become tokens."""
     loss = losses.get(settings.loss.name)
     reference = (REFERENCE,) if loss.reference else ()
@@ -72,7 +106,7 @@ def encoding_of(settings: TrainSettings, start: str) -> Encoding:
         model=start, sequences=loss.sequences, values=(*columns_of(loss), *reference),
         chat_template=settings.chat_template, max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
-        rationale=settings.rationale or RationalePrompt(), seed=settings.seeds[0],
+        rationale=rationale, seed=settings.seeds[0],
         fingerprint=loss.reference,
     )
 
@@ -190,7 +224,6 @@ def finish(
                 for seed, result in results.items()
             },
         },
-        prompts=templates_of(settings),
     )
 
 

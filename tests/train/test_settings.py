@@ -1,0 +1,39 @@
+"""Settings that contradict each other, or that a loss ignores, are refused."""
+
+import pytest
+
+from rayonale.train.settings import TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"epochs": 1, "max_steps": 5}, "epochs and max_steps"),
+        ({"micro_batch_tokens": 1, "micro_batch_pairs": 5}, "micro_batch_tokens and"),
+        ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_steps and warmup_ratio"),
+        ({"offload": "optimizer"}, "needs zero_stage 1-3, found 0"),
+        ({"offload": "all", "zero_stage": 2}, "needs zero_stage 3, found 2"),
+        ({"seeds": [1, 1]}, "seeds repeat"),
+        ({"seeds": []}, "at least 1 item"),
+        ({"rationale": {"order": "shuffled"}}, "loss 'sft' has no rationale term"),
+        ({"allow_other_reference": True}, "loss 'sft' has no reference"),
+        ({"limit": 1.5}, "limit"),
+        ({"limit": 0}, "limit"),
+        ({"learnin_rate": 1}, "learnin_rate"),
+        ({"loss": {"name": "sft", "beta": 1}}, r"loss\.beta"),
+    ],
+)
+def test_refused(options: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        TrainSettings(**({"loss": "sft"} | options))
+
+
+def test_round_trip_keeps_the_loss() -> None:
+    settings = TrainSettings(loss={"name": "dpo", "beta": 0.3}, limit=0.5)
+    assert TrainSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_warmup() -> None:
+    assert TrainSettings(loss="sft", warmup_ratio=0.1).warmup(50) == 5
+    assert TrainSettings(loss="sft", warmup_steps=7).warmup(50) == 7
+    assert TrainSettings(loss="sft").warmup(50) == 0
