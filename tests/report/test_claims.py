@@ -70,6 +70,6 @@ def test_headline_in_words_by_the_exact_judge_first() -> None:
         "dpo and rdpo beat sft.",
         "rdpo loses to dpo.",
         "Whether rdpo_third (600 pairs) reaches dpo (1,800 pairs), these data cannot tell.",
-        "Judge llm gives the same answer to 0 of 1 questions.",
+        "The judge llm gives the same answer to 0 of 1 questions.",
     ]
     assert headline([]) == []

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rayonale.report.text import interval, percent
+from rayonale.report.text import interval, judge_label, percent
 
 Answer = Literal["yes", "no", "cannot tell"]
 
@@ -181,7 +181,9 @@ def headline(found: Sequence[Claim]) -> list[str]:
     for judge in dict.fromkeys(claim.judge for claim in found if claim.judge != sure):
         theirs = [c for c in found if c.judge == judge and c.question in answers]
         same = sum(claim.answer == answers[claim.question] for claim in theirs)
-        told.append(f"Judge {judge} gives the same answer to {same} of {len(theirs)} questions.")
+        told.append(
+            f"The {judge_label(judge)} gives the same answer to {same} of {len(theirs)} questions."
+        )
     return told
 
 

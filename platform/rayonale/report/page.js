@@ -5,7 +5,7 @@ let unfolded = false; // whether the notes of the last card were open: the next 
 
 for (const root of document.querySelectorAll(".browser")) {
   const source = document.getElementById("data-" + root.dataset.source);
-  if (source) browse(root, JSON.parse(source.textContent), root.dataset.label);
+  if (source) browse(root, JSON.parse(source.textContent), root.dataset);
 }
 
 function element(name, css, text) {
@@ -15,7 +15,7 @@ function element(name, css, text) {
   return made;
 }
 
-function browse(root, cards, label) {
+function browse(root, cards, { label, notes }) {
   const controls = element("div", "controls");
   const search = element("input");
   search.type = "search";
@@ -37,7 +37,7 @@ function browse(root, cards, label) {
     back.disabled = at <= 0;
     next.disabled = at >= found.length - 1;
     place.textContent = found.length ? `${label} ${at + 1} of ${found.length}` : `no ${label} has that`;
-    shown.replaceChildren(...(found.length ? parts(found[at]) : []));
+    shown.replaceChildren(...(found.length ? parts(found[at], notes) : []));
     shown.hidden = !found.length;
   }
   search.addEventListener("input", () => {
@@ -51,7 +51,7 @@ function browse(root, cards, label) {
   draw();
 }
 
-function parts(card) {
+function parts(card, notesName) {
   const made = [element("p", "text prompt", card.prompt)];
   const facts = [card.id, card.facts].filter(Boolean).join(" · ");
   made.push(element("p", "facts", facts));
@@ -70,7 +70,7 @@ function parts(card) {
     const folded = element("details", "note-block");
     folded.open = unfolded;
     folded.addEventListener("toggle", () => { unfolded = folded.open; });
-    folded.append(element("summary", "", `${card.notes.length} notes`));
+    folded.append(element("summary", "", `${card.notes.length} ${notesName}`));
     made.push(folded);
     notes = { push: (block) => folded.append(block) };
   }

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rayonale.evaluate.scorers import SCORERS
 from rayonale.records import Message
 
 # Control characters, made visible (U+2400 pictures); tab and newline stay.
@@ -40,6 +41,13 @@ def json_script(value: Any) -> Markup:
     for char in "<>&\u2028\u2029":
         told = told.replace(char, f"\\u{ord(char):04x}")
     return Markup(told)
+
+
+def judge_label(name: str) -> str:
+    """What a judge is called: a scorer by its label, a model as "judge <name>"."""
+    if name in SCORERS:
+        return SCORERS[name].label
+    return name if "judge" in name.lower() else f"judge {name}"
 
 
 def number(value: float | None, digits: int = 2) -> str:

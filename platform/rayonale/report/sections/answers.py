@@ -6,10 +6,9 @@ import heapq
 from typing import Any
 
 from rayonale import storage
-from rayonale.evaluate.scorers import SCORERS
 from rayonale.report.evidence import Evidence, has_rows
 from rayonale.report.page import Section, render
-from rayonale.report.text import conversation, visible
+from rayonale.report.text import conversation, judge_label, visible
 from rayonale.stages import StageOutput
 
 
@@ -60,11 +59,12 @@ def _add(card: dict[str, Any], row: dict[str, Any], evidence: Evidence) -> None:
         if row["judge_kind"] == "scorer":
             answer["scores"][row["judge"]] = _score(row, side)
     if row["judge_kind"] == "llm":
+        sides = f"{row['policy_a']} against {row['policy_b']}"
         winner = {1.0: row["policy_a"], 0.0: row["policy_b"]}.get(row["outcome"], "tie")
         flipped = " (the two orders disagree)" if row["flipped"] else ""
         card["notes"].append(
             {
-                "label": f"{row['policy_a']} against {row['policy_b']}, judge {row['judge']}",
+                "label": f"{sides}, {judge_label(row['judge'])}",
                 "facts": f"verdict: {winner}{flipped}",
                 "text": visible(
                     f"{row['policy_a']} first: {row['text_ab']}\n"
@@ -76,9 +76,10 @@ def _add(card: dict[str, Any], row: dict[str, Any], evidence: Evidence) -> None:
 
 
 def _score(row: dict[str, Any], side: str) -> str:
-    label = SCORERS[row["judge"]].label if row["judge"] in SCORERS else row["judge"]
     parts = ", ".join(f"{p['name']} {p['value']:g}" for p in row[f"attributes_{side}"] or [])
-    return f"{label} {row[f'score_{side}']:g}" + (f" ({parts})" if parts else "")
+    return f"{judge_label(row['judge'])} {row[f'score_{side}']:g}" + (
+        f" ({parts})" if parts else ""
+    )
 
 
 def _finished(card: dict[str, Any], evidence: Evidence) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rayonale.evaluate.scorers import SCORERS
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
+from rayonale.report.text import judge_label
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -16,7 +16,7 @@ def section(evidence: Evidence) -> Section | None:
     tables = [
         {
             "judge": judge,
-            "label": SCORERS[judge].label if judge in SCORERS else f"judge {judge}",
+            "label": judge_label(judge),
             "kind": next(e["judge_kind"] for e in entries if e["judge"] == judge),
             "rows": [{**e, "css": evidence.colour(e["a"])} for e in entries if e["judge"] == judge],
         }

@@ -20,8 +20,7 @@ def section(evidence: Evidence) -> Section | None:
     cards: dict[str, list[Claim]] = {}
     for claim in found:
         cards.setdefault(claim.question, []).append(claim)
-    labels = {name: entry.label for name, entry in SCORERS.items()}
-    html = render("sections/headline.html.jinja", cards=cards, labels=labels, told=headline(found))
+    html = render("sections/headline.html.jinja", cards=cards, told=headline(found))
     return Section("result", "Result", html, [asdict(claim) for claim in found])
 
 

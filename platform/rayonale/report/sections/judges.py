@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rayonale.evaluate.scorers import SCORERS
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
 
@@ -18,8 +17,7 @@ def section(evidence: Evidence) -> Section | None:
         _judge(judge, entries, evidence) for judge in dict.fromkeys(e["judge"] for e in entries)
     ]
     facts = {fact["judge"]: fact for fact in evidence.table("win_rates", "judges")}
-    labels = {name: entry.label for name, entry in SCORERS.items()}
-    html = render("sections/judges.html.jinja", rows=rows, facts=facts, labels=labels)
+    html = render("sections/judges.html.jinja", rows=rows, facts=facts)
     return Section("judges", "The judges", html, rows)
 
 

@@ -12,6 +12,7 @@ from rayonale.report import charts
 from rayonale.report.drawing import span
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
+from rayonale.report.text import judge_label
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -30,7 +31,6 @@ def section(evidence: Evidence) -> Section | None:
         "sections/scores.html.jinja",
         plots=charts.grid(figures),
         rows=[overall[key] for key in sorted(overall, key=lambda k: policies.index(k[1]))],
-        labels={name: entry.label for name, entry in SCORERS.items()},
     )
     return Section("scores", "Scores", html, entries)
 
@@ -44,7 +44,7 @@ def _figures(
     evidence: Evidence, entries: Sequence[dict[str, Any]], scorer: str
 ) -> list[Markup | None]:
     known = SCORERS.get(scorer)
-    label = known.label if known else scorer
+    label = judge_label(scorer)
     overall = [e for e in entries if e["attribute"] == "overall"]
     parts = [e for e in entries if e["attribute"] != "overall"]
     return [
