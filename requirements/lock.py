@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 FOLDER = Path(__file__).resolve().parent
-PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in range(35, 16, -1)] + [
-    "manylinux2014_x86_64"
-]
-
 # Asked for by packages, and left out: their builds need CUDA and break imports without it, and
 # nothing here uses images, sound or video.
 LEFT_OUT = {"cpu": ("torchvision", "torchaudio", "torchcodec", "nvidia-*", "triton", "cuda-*")}
@@ -118,12 +116,12 @@ def pip_report(backend: str, wanted: list[str], resolve_dependencies: bool) -> d
         command += ["--ignore-installed", "--report", str(report), "-r", str(inputs)]
         if not resolve_dependencies:
             command.append("--no-deps")
-        if backend == "gpu":  # CPU wheels of the same version must not be taken
-            command += ["--only-binary", ":all:", "--target", str(Path(folder, "target"))]
-            command += ["--python-version", "3.11", "--implementation", "cp"]
-            for platform in PLATFORMS:
-                command += ["--platform", platform]
-        subprocess.run(command, check=True)
+        environment = dict(os.environ)
+        if backend == "gpu":  # only the default index: other places may hold CPU builds
+            environment["PIP_CONFIG_FILE"] = os.devnull
+            for variable in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+                environment.pop(variable, None)
+        subprocess.run(command, check=True, env=environment)
         found: dict[str, Any] = json.loads(report.read_text())
         return found
 
@@ -217,6 +215,12 @@ def main() -> None:
     parser.add_argument("backend", choices=["cpu", "gpu"])
     parser.add_argument("--fetch", action="store_true", help="check: ask pip for every pin")
     arguments = parser.parse_args()
+    if (arguments.action == "resolve" or arguments.fetch) and (
+        platform.system() != "Linux"
+        or platform.machine() != "x86_64"
+        or sys.version_info[:2] != (3, 11)
+    ):
+        sys.exit("locks are for Linux x86-64 with Python 3.11, and are resolved there only")
     if arguments.action == "resolve":
         resolve(arguments.backend)
     elif arguments.action == "check":

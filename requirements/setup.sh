@@ -19,7 +19,7 @@ is_usable() {
 }
 
 find_python() {
-    for candidate in ${PYTHON:-} python3.11 /usr/local/bin/python3.11 /usr/bin/python3.11 python3 python; do
+    for candidate in ${PYTHON:-} python3.11 python3 python; do
         if is_usable "$candidate"; then echo "$candidate"; return; fi
     done
 }

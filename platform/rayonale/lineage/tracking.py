@@ -21,9 +21,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from rayonale import storage
 from rayonale.lineage import record
@@ -56,6 +58,15 @@ def client_of(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def _one_at_a_time(uri: str) -> AbstractContextManager[Any]:
+    """A lock for a new SQLite file: two processes that make its tables at once both fail."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    file = Path(uri.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_name(f".{file.name}.lock"))
+
+
 class Tracker:
     """MLflow for one execution of a recipe; use as a context manager.
 
@@ -85,11 +96,10 @@ class Tracker:
         self._notes: list[str] = []
 
     def __enter__(self) -> Tracker:
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._client = client_of(self.uri)
-            self._experiment = self._open_experiment()
+            with _one_at_a_time(self.uri):
+                self._client = client_of(self.uri)
+                self._experiment = self._open_experiment()
             self._parent = self._open_parent()
         except Exception as error:
             raise ValueError(
