@@ -146,11 +146,12 @@ def curves(loss: str, steps: int, final: float) -> dict[str, list[Any]]:
     found["step"] = list(range(steps))
     found["loss"] = [start + (final - start) * p + rng.gauss(0, 0.03) for p in pace]
     found["learning_rate"] = [5e-4 * math.cos(step / steps * math.pi / 2) for step in range(steps)]
-    found["gradient_norm"] = [1.5 - p + abs(rng.gauss(0, 0.2)) for p in pace]
+    found["grad_norm"] = [1.5 - p + abs(rng.gauss(0, 0.2)) for p in pace]
     if loss != "sft":
         found["rewards/accuracy"] = [min(1, 0.5 + 0.3 * p + rng.gauss(0, 0.06)) for p in pace]
         found["rewards/margin"] = [1.2 * p + rng.gauss(0, 0.1) for p in pace]
     if loss == "rdpo":
+        found["terms/preference"] = [0.7 - 0.3 * p for p in pace]
         found["terms/rationale"] = [2 - p for p in pace]
     found["validation/step"] = [round(steps * k / 4) for k in range(1, 5)]
     found["validation/loss"] = [start + (final - start) * 0.9 * k / 4 for k in range(1, 5)]

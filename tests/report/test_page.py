@@ -214,6 +214,18 @@ def test_control_characters_are_made_visible() -> None:
     assert visible(None) == ""
 
 
+def test_curves_are_smoothed_by_the_size_of_their_steps() -> None:
+    from rayonale.report.sections.training import smoothed
+
+    values = [1.0] * 39 + [100.0]
+    assert smoothed(values[:20]) == values[:20]  # too short
+    assert smoothed(values)[0] == 1.0
+    assert smoothed(values)[-1] == pytest.approx((4 + 100) / 5)
+    weights = [100.0] * 39 + [1.0]  # a last batch of one row
+    assert smoothed(values, weights)[-1] == pytest.approx((400 + 100) / 401)
+    assert smoothed([None, *values])[0] is None
+
+
 def test_pairs_of_many_rows_are_streamed(tmp_path: Path) -> None:
     from rayonale.records import PAIR
     from rayonale.report.evidence import sample

@@ -22,7 +22,7 @@ def section(evidence: Evidence) -> Section | None:
         return None
     rows = [_stage(output) for output in evidence.outputs]
     html = render("sections/ancestry.html.jinja", rows=rows, drawing=drawing(evidence))
-    keys = ("stage", "kind", "reads", "fingerprint", "code_version", "run_id", "raw")
+    keys = ("stage", "kind", "reads", "fingerprint", "code_version", "run_id", "registered", "raw")
     numbers = [
         {k: row[k] for k in keys}
         | {"prompts": {name: prompt["fingerprint"] for name, prompt in row["prompts"].items()}}
@@ -41,6 +41,7 @@ def _stage(output: StageOutput) -> dict[str, Any]:
         "fingerprint": output.fingerprint,
         "code_version": manifest.get("code_version"),
         "run_id": manifest.get("mlflow_run_id"),
+        "registered": manifest.get("registered_model"),
         "prompts": manifest.get("prompts") or {},
         "raw": manifest.get("raw_inputs") or [],
         "settings": visible(_yaml(manifest.get("settings") or {}), 6_000),
