@@ -226,6 +226,15 @@ def test_curves_are_smoothed_by_the_size_of_their_steps() -> None:
     assert smoothed([None, *values])[0] is None
 
 
+def test_slope_where_margins_cross_zero() -> None:
+    from rayonale.report.sections.margins import slope_at_zero
+
+    # 100 points, 0.5 nats apart: 0.5 nats per 1 % of pairs, wherever it crosses
+    assert slope_at_zero([0.5 * k - 20 for k in range(100)]) == pytest.approx(0.5)
+    assert slope_at_zero([float(k) for k in range(1, 50)]) is None
+    assert slope_at_zero([-1.0, 1.0]) is None
+
+
 def test_pairs_of_many_rows_are_streamed(tmp_path: Path) -> None:
     from rayonale.records import PAIR
     from rayonale.report.evidence import sample

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rayonale.report import charts
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
@@ -28,7 +30,23 @@ def section(evidence: Evidence) -> Section | None:
         note="Each curve is one policy's margins from smallest to largest. Where it crosses "
         "zero, the pairs to its right are ordered rightly.",
     )  # fmt: skip
-    html = render("sections/margins.html.jinja", plot=charts.grid([plot]), rows=entries,
+    rows = [{**entry, "slope": slope_at_zero(entry["sorted"])} for entry in entries]
+    html = render("sections/margins.html.jinja", plot=charts.grid([plot]), rows=rows,
                   colours=evidence.colours)  # fmt: skip
-    numbers = [{k: v for k, v in entry.items() if k != "sorted"} for entry in entries]
+    numbers = [{k: v for k, v in entry.items() if k != "sorted"} for entry in rows]
     return Section("margins", "Log-prob margins", html, numbers)
+
+
+def slope_at_zero(margins: Sequence[float], reach: float = 0.05) -> float | None:
+    """How steeply a sorted curve crosses zero, in nats per 1 % of pairs; None when it does not.
+
+    Args:
+        margins: sorted, evenly spaced over the pairs.
+        reach: share of pairs to each side of the crossing that the slope is taken over.
+    """
+    if len(margins) < 3 or not margins[0] < 0 < margins[-1]:
+        return None
+    at = next(place for place, value in enumerate(margins) if value >= 0)
+    step = max(1, round(reach * len(margins)))
+    low, high = max(0, at - step), min(len(margins) - 1, at + step)
+    return (margins[high] - margins[low]) / (100 * (high - low) / len(margins))
