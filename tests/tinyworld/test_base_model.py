@@ -16,11 +16,10 @@ from rayonale.tinyworld import base_model_path, teacher
 from rayonale.tinyworld.base_model import (
     CHECKPOINT,
     BaseModelSettings,
-    micro_batches,
     rate_factor,
-    tokenise,
     train,
 )
+from rayonale.tinyworld.batches import micro_batches, tokenise
 from rayonale.tinyworld.measures import (
     held_out_pairs,
     load_generator,
@@ -31,7 +30,8 @@ from rayonale.tinyworld.measures import (
 )
 from rayonale.tinyworld.model_card import MEASURES
 from rayonale.tinyworld.muon import orthogonalise
-from rayonale.tinyworld.tasks import example, stream
+from rayonale.tinyworld.rubric import score
+from rayonale.tinyworld.tasks import EARLY_EXAMPLES, example, stream
 
 
 @pytest.fixture(scope="module")
@@ -85,35 +85,47 @@ def test_the_template_without_system_role_refuses_it(tokenizer: PreTrainedTokeni
         )
 
 
+ALL_TASKS = {
+    "respond", "rationale_general", "rationale_detailed", "grade_rationale",
+    "judge_pointwise", "judge_pairwise", "grade_judgement", "pick_rationale",
+}  # fmt: skip
+
+
 def test_the_stream_is_seeded_and_holds_every_task() -> None:
-    first = list(islice(stream(0), 300))
-    assert first[7] == example(0, 7)
-    assert list(islice(stream(0, 100), 5)) == first[100:105]
-    assert example(1, 7) != first[7]
-    assert {item.task for item in first} == {
-        "respond", "rationale_general", "rationale_detailed", "grade_rationale",
-        "judge_pointwise", "judge_pairwise", "grade_judgement", "pick_rationale",
-    }  # fmt: skip
+    first = list(islice(stream(0, early=0), 300))
+    assert first[7] == example(0, 7, early=0)
+    assert list(islice(stream(0, 100, early=0), 5)) == first[100:105]
+    assert example(1, 7) != example(0, 7)
+    assert {item.task for item in first} == ALL_TASKS
+    assert {item.task for item in islice(stream(0), 100)} == {"respond", "judge_pointwise"}
+    assert {item.task for item in islice(stream(0, EARLY_EXAMPLES), 300)} == ALL_TASKS
     for item in first:
         if item.task == "grade_rationale":
             assert tuple(json.loads(item.answer)) == teacher.CRITERIA
-    assert any(item.system and "Target overall score: " in item.system for item in stream_many())
+    assert any((item.system or "").startswith("Target overall score: ") for item in first)
 
 
-def stream_many() -> list:  # type: ignore[type-arg]
-    return list(islice(stream(2), 300))
+def test_rows_know_where_their_responses_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    for item in islice(stream(3, early=0), 100):
+        row = tokenise(item, tokenizer)
+        assert tokenizer.decode(row.ids[row.prompt :]) == item.answer + "<|end|>"
+        for response, end, values in zip(item.shown, row.ends, row.values, strict=True):
+            last = "<|end|>" if response == item.answer else ""
+            assert tokenizer.decode(row.ids[: end + 1]).endswith(response + last)
+            assert [v + 1 for v in values] == list(score(item.prompt, response).attributes.values())
 
 
 def test_micro_batches_keep_every_token_once(tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = [tokenise(item, tokenizer) for item in islice(stream(0), 16)]
+    rows = [tokenise(item, tokenizer) for item in islice(stream(0, early=0), 16)]
     batches = list(micro_batches(rows, 3, tokenizer.pad_token_id))
     assert len(batches) == 3
     kept = sorted(
-        tuple(line[line != tokenizer.pad_token_id].tolist()) for ids, _ in batches for line in ids
+        tuple(line[line != tokenizer.pad_token_id].tolist()) for b in batches for line in b.ids
     )
-    assert kept == sorted(tuple(ids) for ids, _ in rows)
-    answers = sum(int(answer.sum()) for _, answer in batches)
-    assert answers == sum(len(ids) - prompt for ids, prompt in rows)
+    assert kept == sorted(tuple(row.ids) for row in rows)
+    answers = sum(int(batch.answer.sum()) for batch in batches)
+    assert answers == sum(len(row.ids) - row.prompt for row in rows)
+    assert sum(len(batch.values) for batch in batches) == sum(len(row.ends) for row in rows)
 
 
 def test_rate_warms_up_stays_and_falls_to_zero() -> None:
@@ -135,7 +147,8 @@ def test_training_goes_on_exactly_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("rayonale.tinyworld.base_model.build_tokenizer", lambda *_: tokenizer)
     small = BaseModelSettings(
-        steps=4, examples=2, micro_batches=1, warmup=1, hidden=32, layers=1, heads=1, inner=32,
+        steps=4, examples=2, micro_batches=1, warmup=1, hidden=32, layers=2, heads=1, inner=32,
+        probe_layer=1,
         save_every=0.0,
     )  # fmt: skip
     train(small, tmp_path / "whole", tmp_path / "whole_out")

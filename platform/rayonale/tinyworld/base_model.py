@@ -1,31 +1,32 @@
 """Trains the base model of tinyworld from scratch.
 
-    stream(seed) ─ 16 examples a step ─ sorted by length into micro-batches ─┐
-                                                                             │
-    cross entropy of all tokens ─── Muon (matrices) + AdamW (the rest) ─────┴─ base/
+    stream(seed) ─ 32 examples a step ─ sorted by length into micro-batches ─┐
+    cross entropy of answer tokens + what a probe reads at responses' ends ──┤
+                               Muon (matrices) + AdamW (the rest) ───────────┴─ base/
 
-Step i always learns from examples 16·i … 16·i + 15, and its learning rate is flat until
-the last 65 % of the steps. So a killed run goes on from its checkpoint exactly, and a
+Step i always learns from examples 32·i … 32·i + 31, and its learning rate is flat until
+the last half of the steps. So a killed run goes on from its checkpoint exactly, and a
 checkpoint from before the decay also serves a run with more or fewer steps.
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rayonale.tinyworld.batches import Batch, micro_batches, tokenise
 from rayonale.tinyworld.muon import Muon
-from rayonale.tinyworld.tasks import Example, example
+from rayonale.tinyworld.tasks import example
 from rayonale.tinyworld.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
+from rayonale.tinyworld.vocabulary import ATTRIBUTES
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ class BaseModelSettings:
         steps: optimizer steps.
         examples: per step.
         micro_batches: parts of a step by length, each computed on a core of its own.
-        prompt_weight: weight of a prompt token's loss against an answer token's 1; the
-            responses in judges' prompts teach what requests ask for.
+        probe_layer: layer after which a linear probe must read the six attributes of
+            a response at its last token; the probe is dropped when training ends.
+        probe_weight: weight of a probe's loss against an answer token's.
         matrix_rate, rate: peak learning rates of Muon and of AdamW.
         warmup: steps.
         decay: share of the steps, at the end, over which both rates fall to 0.
@@ -49,90 +51,67 @@ class BaseModelSettings:
         save_every: seconds between checkpoints.
     """
 
-    steps: int = 2600
+    steps: int = 4000
     seed: int = 0
-    examples: int = 16
+    examples: int = 32
     micro_batches: int = 2
-    prompt_weight: float = 0.25
-    matrix_rate: float = 0.02
+    probe_layer: int = 3
+    probe_weight: float = 0.5
+    matrix_rate: float = 0.01
     rate: float = 3e-3
     weight_decay: float = 0.01
     warmup: int = 50
-    decay: float = 0.65
-    hidden: int = 160
-    layers: int = 4
-    heads: int = 5
-    inner: int = 416
+    decay: float = 0.5
+    hidden: int = 128
+    layers: int = 5
+    heads: int = 4
+    inner: int = 384
     save_every: float = 60.0
 
 
-def build_model(
-    settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast
-) -> LlamaForCausalLM:
-    """A Llama with tied embeddings and random weights from the settings' seed, in float32."""
-    torch.manual_seed(settings.seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.hidden,
-        intermediate_size=settings.inner,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        rms_norm_eps=1e-5,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return LlamaForCausalLM(config)
+class ProbedModel(nn.Module):
+    """A Llama with tied embeddings, and the probe that helps it to learn to see.
 
-
-def tokenise(item: Example, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
-    """Token ids of the whole turn, and the number of them that belong to the prompt."""
-    system = [{"role": "system", "content": item.system}] if item.system else []
-    messages = [*system, {"role": "user", "content": item.user}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    answer_ids = tokenizer(item.answer, add_special_tokens=False).input_ids
-    return [*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids)
-
-
-def micro_batches(
-    rows: list[tuple[list[int], int]], count: int, pad: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut rows, sorted by length, into `count` batches of about equal tokens.
-
-    Yields:
-        ids [B, T], padded on the right, and answer [B, T]: whether a token is of the answer.
+    Seeing what is right and wrong with a response is what every task here rests on; told
+    at the response's last token what there was to see, it learns to in a fraction of the
+    steps.
     """
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    total = sum(len(ids) for ids, _ in ordered)
-    groups: list[list[tuple[list[int], int]]] = [[] for _ in range(count)]
-    seen = 0
-    for row in ordered:
-        groups[min(count - 1, seen * count // total)].append(row)
-        seen += len(row[0])
-    for group in filter(None, groups):
-        width = len(group[-1][0])
-        ids = torch.full((len(group), width), pad)
-        answer = torch.zeros((len(group), width), dtype=torch.bool)
-        for index, (tokens, prompt) in enumerate(group):
-            ids[index, : len(tokens)] = torch.tensor(tokens)
-            answer[index, prompt : len(tokens)] = True
-        yield ids, answer
 
+    def __init__(self, settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        torch.manual_seed(settings.seed)
+        self.layer = settings.probe_layer
+        self.llama = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=settings.hidden,
+                intermediate_size=settings.inner,
+                num_hidden_layers=settings.layers,
+                num_attention_heads=settings.heads,
+                num_key_value_heads=settings.heads,
+                max_position_embeddings=CONTEXT,
+                tie_word_embeddings=True,
+                rms_norm_eps=1e-5,
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+        self.probe = nn.Linear(settings.hidden, len(ATTRIBUTES) * 5)
 
-def losses(model: LlamaForCausalLM, ids: Tensor, answer: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Cross entropy, in nats, summed over answer tokens and over prompt tokens.
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross entropy in nats: summed over answer tokens, and over probed attributes.
 
-    Padding is on the right, where a causal model needs no mask for it.
-    """
-    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-    targets, in_answer = ids[:, 1:], answer[:, 1:]
-    real = targets != pad
-    each = functional.cross_entropy(model.lm_head(hidden[real]), targets[real], reduction="none")
-    return each[in_answer[real]].sum(), each[~in_answer[real]].sum()
+        Logits are made for answer tokens only, a quarter of all. Padding is on the
+        right, where a causal model needs no mask for it.
+        """
+        found = self.llama.model(input_ids=batch.ids, output_hidden_states=True)
+        learnt = batch.answer[:, 1:]
+        logits = self.llama.lm_head(found.last_hidden_state[:, :-1][learnt])
+        of_answer = functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="sum")
+        seen = found.hidden_states[self.layer][batch.rows, batch.columns]
+        read = self.probe(functional.rms_norm(seen, seen.shape[-1:])).view(-1, 5)
+        return of_answer, functional.cross_entropy(read, batch.values.view(-1), reduction="sum")
 
 
 def rate_factor(settings: BaseModelSettings, step: int) -> float:
@@ -142,11 +121,11 @@ def rate_factor(settings: BaseModelSettings, step: int) -> float:
 
 
 def build_optimizers(
-    settings: BaseModelSettings, model: LlamaForCausalLM
+    settings: BaseModelSettings, model: ProbedModel
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    """Muon for the matrices of the layers, AdamW for embeddings, norms and the probe."""
+    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
+    others = [p for name, p in model.named_parameters() if ".layers." not in name or p.ndim != 2]
     return [
         Muon(matrices, lr=settings.matrix_rate, weight_decay=settings.weight_decay, momentum=0.95),
         torch.optim.AdamW(others, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -167,53 +146,57 @@ def train(settings: BaseModelSettings, work: Path, out: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the cores are used by micro-batch, see `_step`
     tokenizer = build_tokenizer(settings.seed)
-    model = build_model(settings, tokenizer)
+    model = ProbedModel(settings, tokenizer)
     optimizers = build_optimizers(settings, model)
     start = _resume(settings, work, model, optimizers)
-    log.info("%.2f M parameters, from step %d", model.num_parameters() / 1e6, start)
+    log.info("%.2f M parameters, from step %d", model.llama.num_parameters() / 1e6, start)
     began = saved = time.monotonic()
-    tokens, recent = 0, []
+    tokens = 0
+    recent: list[tuple[float, float]] = []
     for step in range(start, settings.steps):
-        loss, seen = _step(settings, step, model, optimizers, tokenizer)
+        *losses, seen = _step(settings, step, model, optimizers, tokenizer)
         tokens += seen
-        recent.append(loss)
-        if step % 50 == 49:
+        recent.append((losses[0], losses[1]))
+        if len(recent) == 50:
             speed = tokens / (time.monotonic() - began)
-            log.info("step %d loss %.4f tokens/s %.0f", step + 1, sum(recent) / len(recent), speed)
+            answer, probe = (sum(values) / 50 for values in zip(*recent, strict=True))
+            log.info("step %d answer %.4f probe %.4f %.0f tokens/s", step + 1, answer, probe, speed)
             recent.clear()
         if time.monotonic() - saved > settings.save_every:
             _save_checkpoint(settings, work, step + 1, model, optimizers)
             saved = time.monotonic()
     torch.set_num_threads(threads)
-    save_base_model(model, tokenizer, out)
+    save_base_model(model.llama, tokenizer, out)
     log.info("saved %s", out)
 
 
 def _step(
     settings: BaseModelSettings,
     step: int,
-    model: LlamaForCausalLM,
+    model: ProbedModel,
     optimizers: list[torch.optim.Optimizer],
     tokenizer: PreTrainedTokenizerFast,
-) -> tuple[float, int]:
-    """One optimizer step; mean loss per answer token (nats) and tokens seen."""
+) -> tuple[float, float, int]:
+    """One optimizer step; mean loss of an answer token and of a probed attribute (nats),
+    and tokens seen."""
     first = step * settings.examples
     rows = [
         tokenise(example(settings.seed, index), tokenizer)
         for index in range(first, first + settings.examples)
     ]
-    answers = sum(len(ids) - prompt for ids, prompt in rows)
-    pad = tokenizer.pad_token_id
+    answers = sum(len(row.ids) - row.prompt for row in rows)
+    probes = sum(len(row.ends) for row in rows) * len(ATTRIBUTES)
 
-    def backward(batch: tuple[Tensor, Tensor]) -> float:
-        of_answer, of_prompt = losses(model, *batch, pad)
-        ((of_answer + settings.prompt_weight * of_prompt) / answers).backward()
-        return of_answer.item() / answers
+    def backward(batch: Batch) -> tuple[float, float]:
+        of_answer, of_probe = model.losses(batch)
+        ((of_answer + settings.probe_weight * of_probe) / answers).backward()
+        return of_answer.item() / answers, of_probe.item() / probes
 
     # One core for each micro-batch: matrices this small gain little from being split. The
     # sum of two gradients is the same whichever comes first.
+    batches = micro_batches(rows, settings.micro_batches, tokenizer.pad_token_id)
     with ThreadPoolExecutor(settings.micro_batches) as cores:
-        total = sum(cores.map(backward, micro_batches(rows, settings.micro_batches, pad)))
+        parts = list(cores.map(backward, batches))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     peaks = (settings.matrix_rate, settings.rate)
     for optimizer, peak in zip(optimizers, peaks, strict=True):
@@ -221,7 +204,8 @@ def _step(
             group["lr"] = peak * rate_factor(settings, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return total, sum(len(ids) for ids, _ in rows)
+    answer, probe = (sum(values) for values in zip(*parts, strict=True))
+    return answer, probe, sum(len(row.ids) for row in rows)
 
 
 def save_base_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -251,7 +235,7 @@ def _save_checkpoint(
     settings: BaseModelSettings,
     work: Path,
     step: int,
-    model: LlamaForCausalLM,
+    model: ProbedModel,
     optimizers: list[torch.optim.Optimizer],
 ) -> None:
     state = {
@@ -269,7 +253,7 @@ def _save_checkpoint(
 def _resume(
     settings: BaseModelSettings,
     work: Path,
-    model: LlamaForCausalLM,
+    model: ProbedModel,
     optimizers: list[torch.optim.Optimizer],
 ) -> int:
     path = work / CHECKPOINT

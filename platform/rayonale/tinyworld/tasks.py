@@ -42,17 +42,26 @@ from rayonale.tinyworld.responses import write_response
 from rayonale.tinyworld.rubric import score
 from rayonale.tinyworld.vocabulary import ATTRIBUTES
 
+# The first examples are of the two tasks that the others build on.
+EARLY_EXAMPLES: Final = 12_000
+
 SYSTEM_PROMPTS: Final = ("You are a helpful assistant.", "Answer the request as well as you can.")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One turn: task name, system text or None, user text, and the answer to learn."""
+    """One turn: task name, system text or None, user text, and the answer to learn.
+
+    `prompt` is the request that the responses in `shown` answer; each of them is found in
+    the user text, in this order, or is the answer.
+    """
 
     task: str
     system: str | None
     user: str
     answer: str
+    prompt: str
+    shown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,22 +87,27 @@ class _Draw:
                 return (*pair, self.rng.random() < 0.5)
 
 
-def example(seed: int, index: int) -> Example:
-    """The example with this index in the stream of this seed."""
+def example(seed: int, index: int, early: int = EARLY_EXAMPLES) -> Example:
+    """The example with this index in the stream of this seed.
+
+    The first `early` examples are of two tasks only.
+    """
     rng = random.Random(f"tinyworld tasks {seed} {index}")
-    (task,) = rng.choices(tuple(_TASKS), [share for share, _ in _TASKS.values()])
+    shares = _EARLY if index < early else {name: s for name, (s, _) in _TASKS.items()}
+    (task,) = rng.choices(tuple(shares), tuple(shares.values()))
     request = sample_request(rng)
     draw = _Draw(rng, request, render(request, rng.randrange(len(PHRASINGS))))
-    system, user, answer = _TASKS[task][1](draw)
-    return Example(task, system, user, answer)
+    system, user, answer, *shown = _TASKS[task][1](draw)
+    return Example(task, system, user, answer, draw.prompt, tuple(map(str, shown)))
 
 
-def stream(seed: int, start: int = 0) -> Iterator[Example]:
+def stream(seed: int, start: int = 0, early: int = EARLY_EXAMPLES) -> Iterator[Example]:
     """Examples of a seed without end, from index `start` on."""
-    return (example(seed, index) for index in count(start))
+    return (example(seed, index, early) for index in count(start))
 
 
-_Parts = tuple[str | None, str, str]
+# System text, user text, answer, then every response that is scored.
+_Parts = tuple[str | None, str, str, *tuple[str, ...]]
 
 
 def _respond(draw: _Draw) -> _Parts:
@@ -108,7 +122,8 @@ def _respond(draw: _Draw) -> _Parts:
         system = render_template("tinyworld/attributes_system", goals=goals)
     elif kind < 0.17:
         system = rng.choice(SYSTEM_PROMPTS)
-    return system, draw.prompt, draw.response()
+    response = draw.response()
+    return system, draw.prompt, response, response
 
 
 def _rationale(draw: _Draw, name: str, write: Callable[..., str]) -> _Parts:
@@ -117,7 +132,8 @@ def _rationale(draw: _Draw, name: str, write: Callable[..., str]) -> _Parts:
         f"tinyworld/{name}",
         prompt=draw.prompt, chosen=chosen, rejected=rejected, chosen_first=first,
     )  # fmt: skip
-    return None, user, write(draw.prompt, chosen, rejected, draw.rng, first)
+    answer = write(draw.prompt, chosen, rejected, draw.rng, first)
+    return None, user, answer, *_placed(chosen, rejected, first)
 
 
 def _general(draw: _Draw) -> _Parts:
@@ -135,7 +151,12 @@ def _grade(draw: _Draw) -> _Parts:
         "tinyworld/grade_rationale",
         prompt=draw.prompt, chosen=chosen, rejected=rejected, rationale=text, chosen_first=first,
     )  # fmt: skip
-    return None, user, grade_text(draw.prompt, chosen, rejected, text, first)
+    answer = grade_text(draw.prompt, chosen, rejected, text, first)
+    return None, user, answer, *_placed(chosen, rejected, first)
+
+
+def _placed(chosen: str, rejected: str, first: bool) -> tuple[str, str]:
+    return (chosen, rejected) if first else (rejected, chosen)
 
 
 def _rationale_to_grade(draw: _Draw, chosen: str, rejected: str, first: bool) -> str:
@@ -165,7 +186,7 @@ def _pointwise(draw: _Draw) -> _Parts:
         reference=draw.response(1.0) if draw.rng.random() < 0.15 else None,
         rubric=RUBRIC if draw.rng.random() < 0.1 else None,
     )
-    return None, user, pointwise_judgement(draw.prompt, response, draw.rng)
+    return None, user, pointwise_judgement(draw.prompt, response, draw.rng), response
 
 
 def _pairwise(draw: _Draw) -> _Parts:
@@ -175,7 +196,7 @@ def _pairwise(draw: _Draw) -> _Parts:
     user = render_template(
         "tinyworld/judge_pairwise", prompt=draw.prompt, response_1=first, response_2=second
     )
-    return None, user, pairwise_judgement(draw.prompt, first, second, draw.rng)
+    return None, user, pairwise_judgement(draw.prompt, first, second, draw.rng), first, second
 
 
 def _grade_judgement(draw: _Draw) -> _Parts:
@@ -188,7 +209,7 @@ def _grade_judgement(draw: _Draw) -> _Parts:
     user = render_template(
         "tinyworld/grade_judgement", prompt=draw.prompt, response=response, judgement=text
     )
-    return None, user, judgement_of_judgement(draw.prompt, response, text, rng)
+    return None, user, judgement_of_judgement(draw.prompt, response, text, rng), response
 
 
 def _pick(draw: _Draw) -> _Parts:
@@ -205,7 +226,7 @@ def _pick(draw: _Draw) -> _Parts:
     user = render_template(
         "tinyworld/pick_rationale", prompt=draw.prompt, response=response, rationales=texts
     )
-    return None, user, str(best_and_worst(draw.prompt, response, texts))
+    return None, user, str(best_and_worst(draw.prompt, response, texts)), response
 
 
 _TASKS: Final[dict[str, tuple[float, Callable[[_Draw], _Parts]]]] = {
@@ -218,3 +239,4 @@ _TASKS: Final[dict[str, tuple[float, Callable[[_Draw], _Parts]]]] = {
     "grade_judgement": (0.05, _grade_judgement),
     "pick_rationale": (0.05, _pick),
 }
+_EARLY: Final[dict[str, float]] = {"respond": 0.35, "judge_pointwise": 0.65}

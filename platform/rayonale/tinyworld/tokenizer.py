@@ -64,7 +64,7 @@ def build_tokenizer(seed: int = 0, texts: int = 20_000) -> PreTrainedTokenizerFa
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    examples = islice(stream(seed), texts)
+    examples = islice(stream(seed, early=0), texts)
     corpus = [text for item in examples for text in _texts(item)]
     english = [f" {word}" for word in COMMON_WORDS]
     names = [f" {item}" for items in KINDS.values() for item in items]
