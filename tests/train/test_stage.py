@@ -82,7 +82,9 @@ def rdpo(
 ) -> Any:
     """An uninterrupted run: 12 steps, three epochs."""
     out, logged = tmp_path_factory.mktemp("rdpo"), []
-    result = train(out, referenced, logged, model=micro_model, max_steps=12, loss=RDPO, rationale=why)
+    result = train(
+        out, referenced, logged, model=micro_model, max_steps=12, loss=RDPO, rationale=why
+    )
     return SimpleNamespace(out=out, result=result, logged=logged)
 
 
@@ -189,6 +191,16 @@ def test_killed_worker_goes_on_onto_the_same_curve(
         (folder / "model/model.safetensors").read_bytes() for folder in (tmp_path, rdpo.out)
     )
     assert one == other
+
+
+def test_a_loss_that_is_not_finite_names_step_and_remedy(
+    ray_session: None, rows: str, micro_model: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="step [0-9]+: the .* is (nan|inf).*Remedies: a lower"):
+        train(tmp_path, rows, model=micro_model, loss="sft", learning_rate=1e30, clip=None)
+    kept = sorted(tmp_path.glob("work/seed-0/checkpoints/checkpoint_*"))
+    assert len(kept) <= 2
+    assert not (tmp_path / "model").exists()
 
 
 def test_stale_reference_is_refused(referenced: str, micro_model: str, tmp_path: Path) -> None:

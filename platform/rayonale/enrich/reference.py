@@ -47,13 +47,13 @@ class ReferenceSettings(Settings):
     model: str = "tinyworld"
     chat_template: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    workers: int = Field(1, gt=0)
-    cpus_per_worker: int = Field(1, gt=0)
+    workers: int = Field(default=1, gt=0)
+    cpus_per_worker: int = Field(default=1, gt=0)
     use_gpu: bool | None = None
-    micro_batch_tokens: int = Field(8_192, gt=0)
-    rows_per_chunk: int = Field(1_000, gt=0)
-    max_length: int = Field(2_048, gt=1)
-    max_prompt_length: int | None = Field(None, gt=0)
+    micro_batch_tokens: int = Field(default=8_192, gt=0)
+    rows_per_chunk: int = Field(default=1_000, gt=0)
+    max_length: int = Field(default=2_048, gt=1)
+    max_prompt_length: int | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)

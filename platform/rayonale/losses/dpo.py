@@ -55,8 +55,8 @@ class DPOSettings(LossSettings):
     """Options of `dpo`; defaults: β of the paper's experiments, no smoothing."""
 
     name: Literal["dpo"] = "dpo"
-    beta: float = Field(0.1, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    beta: float = Field(default=0.1, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
 def arguments(scores: Scores) -> tuple[Tensor, Tensor, Tensor, Tensor]:

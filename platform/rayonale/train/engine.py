@@ -16,6 +16,8 @@ from torch import nn
 
 from rayonale.train.settings import TrainSettings
 
+NO_CLIP = 1e30  # not 0, at which DeepSpeed does not look at gradients at all
+
 
 def config(settings: TrainSettings, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration."""
@@ -32,7 +34,7 @@ def config(settings: TrainSettings, world: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": settings.clip or 0.0,
+        "gradient_clipping": settings.clip or NO_CLIP,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": settings.dtype == "bfloat16"},
@@ -73,7 +75,19 @@ def start(policy: nn.Module, settings: TrainSettings, world: int) -> Any:
             "optimizer": {"type": "AdamW", "params": arguments}
         }
     engine, *_ = deepspeed.initialize(model=policy, config=configuration, **options)
+    if settings.zero_stage == 0 and settings.dtype == "float32":
+        _keep_norm(engine)
     return engine
+
+
+def _keep_norm(engine: Any) -> None:
+    """Without ZeRO and bfloat16 DeepSpeed clips but forgets the gradient's norm: keep it."""
+
+    def clip() -> None:
+        norm = nn.utils.clip_grad_norm_(engine.module.parameters(), engine.gradient_clipping())
+        engine._global_grad_norm = float(norm)
+
+    engine.clip_fp32_gradients = clip
 
 
 def prepare_process(seed: int, rank: int, *, use_gpu: bool, threads: int) -> torch.device:

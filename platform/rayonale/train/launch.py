@@ -25,6 +25,7 @@ from rayonale.train.settings import TrainSettings
 log = logging.getLogger("rayonale")
 
 PROBE_ROWS = 2
+REFUSED = "refused.json"
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,18 @@ def run(job: Job, follow: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         follow: called in the driver with each step's metrics.
 
     Raises:
-        RuntimeError: the workers failed more often than `max_failures`, with the last cause.
+        RuntimeError: the workers failed more often than `max_failures`, with the last cause; or
+            at once what starting again cannot mend: a loss that is not finite, settings that do
+            not fit the checkpoint or the model.
     """
-    result = storage.join(job.work, "result.json")
+    result, refused = (storage.join(job.work, name) for name in ("result.json", REFUSED))
     metrics = storage.join(job.work, history.FILE)
     if not storage.exists(result):
+        storage.remove(refused)
         with following(metrics, follow):
             _fit(job)
+        if storage.exists(refused):
+            raise RuntimeError(storage.read_json(refused)["error"])
     return {**storage.read_json(result), "history": history.read(metrics)}
 
 
@@ -120,7 +126,20 @@ def _quiet_without_dashboard() -> None:
 
 
 def worker(config: dict[str, Any]) -> None:
-    """What every worker process does."""
+    """What every worker process does; errors that a restart would only repeat end the run."""
+    import ray.train
+
+    job = Job(**config)
+    try:
+        work(job)
+    except (FloatingPointError, ValueError) as error:  # every worker raises these together
+        if ray.train.get_context().get_world_rank() == 0:
+            told = f"{type(error).__name__}: {error}"
+            storage.write_json(storage.join(job.work, REFUSED), {"error": told})
+
+
+def work(job: Job) -> None:
+    """Load, resume, train, export."""
     import ray.train
 
     from rayonale.train import checkpoints, engine, export, loop
@@ -128,7 +147,6 @@ def worker(config: dict[str, Any]) -> None:
     from rayonale.train.policy import Policy, check_forward, load_model
     from rayonale.train.shards import TokenRows
 
-    job = Job(**config)
     settings = TrainSettings.model_validate_json(job.settings)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()

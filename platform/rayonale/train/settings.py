@@ -71,40 +71,40 @@ class TrainSettings(Settings):
     loss: Annotated[SerializeAsAny[LossSettings], BeforeValidator(losses.parse)]
     rationale: RationalePrompt | None = None
 
-    epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, gt=0)
-    batch_pairs: int = Field(32, gt=0)
-    micro_batch_tokens: int | None = Field(None, gt=0)
-    micro_batch_pairs: int | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_pairs: int = Field(default=32, gt=0)
+    micro_batch_tokens: int | None = Field(default=None, gt=0)
+    micro_batch_pairs: int | None = Field(default=None, gt=0)
 
-    learning_rate: float = Field(5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0)
     schedule: Schedule = "cosine"
-    warmup_steps: int | None = Field(None, ge=0)
-    warmup_ratio: float | None = Field(None, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: float | None = Field(default=None, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    clip: float | None = Field(1.0, gt=0)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip: float | None = Field(default=1.0, gt=0)
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "all"] = "none"
     gradient_checkpointing: bool = False
 
-    workers: int = Field(1, gt=0)
-    cpus_per_worker: int = Field(1, gt=0)
+    workers: int = Field(default=1, gt=0)
+    cpus_per_worker: int = Field(default=1, gt=0)
     use_gpu: bool | None = None
-    max_failures: int = Field(3, ge=0)
+    max_failures: int = Field(default=3, ge=0)
 
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    validate_every: int | None = Field(None, gt=0)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    validate_every: int | None = Field(default=None, gt=0)
     select: Literal["best", "last"] = "best"
-    checkpoint_every: int | None = Field(None, gt=0)
-    checkpoint_minutes: float = Field(10.0, gt=0)
-    keep_checkpoints: int = Field(2, gt=0)
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
 
-    max_length: int = Field(2_048, gt=1)
-    max_prompt_length: int | None = Field(None, gt=0)
+    max_length: int = Field(default=2_048, gt=1)
+    max_prompt_length: int | None = Field(default=None, gt=0)
     limit: Limit | None = None
     validation_limit: Limit | None = None
     allow_other_reference: bool = False
