@@ -14,6 +14,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ def work_schema(row_type: str) -> pa.Schema:
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     columns = [
-        pa.array([row.get(column.name) for row in rows], type=column.type) for column in schema
+        pa.array(list(map(itemgetter(column.name), rows)), type=column.type) for column in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

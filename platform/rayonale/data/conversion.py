@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from rayonale.data import checks, formats, ids, reading, sources, splits, tokens
 from rayonale.data.fields import BadRow, name, renamed
+from rayonale.records import ROW_TYPES
 
 KEY, PROMPT_KEY, OWN_KEY = "_key", "_prompt_key", "_own_key"  # hidden columns, 16 bytes each
 LATER = ("id", "occurrence")  # columns that output.py adds
@@ -47,6 +48,7 @@ class Converter:
 
     def __init__(self, conversion: Conversion, layout: formats.Format) -> None:
         self._conversion, self._layout = conversion, layout
+        self._empty = dict.fromkeys(ROW_TYPES[layout.row_type].names)
         self._tokenizer: Any = None
         if conversion.tokenizer is not None and conversion.limits.by_tokens:
             self._tokenizer = tokens.load_tokenizer(*conversion.tokenizer)
@@ -61,7 +63,7 @@ class Converter:
             raise BadRow("wrong_type", f"found a JSON {type(raw).__name__}, expected an object")
         conversion, kind = self._conversion, self._layout.row_type
         raw = renamed(raw, conversion.fields)
-        row = self._layout.convert(raw)
+        row = self._empty | self._layout.convert(raw)
         if conversion.annotator_field is not None:
             row["annotator"] = name(raw, conversion.annotator_field)
         try:

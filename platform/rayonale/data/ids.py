@@ -39,9 +39,9 @@ def content_key(row: dict[str, Any], row_type: str) -> bytes:
     """
     pieces = [row_type]
     for column in _MESSAGES:
-        if column in row:
+        if row.get(column) is not None:
             _spell(pieces, column, row[column])
-    for place, response in enumerate(row.get("responses", ())):
+    for place, response in enumerate(row.get("responses") or ()):
         _spell(pieces, f"responses {place}", response)
     for column in _VALUES:
         value = row.get(column)
