@@ -44,8 +44,21 @@ class _Lane:
     def __init__(self, replica: Any) -> None:
         self.replica = replica
         self.calls = 0
+        self._condemned: set[int] = set()  # processes whose engine broke
         self._alone = False
         self._change = threading.Condition()
+
+    def condemn(self, process: int) -> None:
+        """Have a process replaced whose engine broke while the process lives."""
+        with self._change:
+            if process not in self._condemned:
+                self._condemned.add(process)
+                ray.kill(self.replica, no_restart=False)
+
+    def answers(self, timeout: float) -> bool:
+        """Whether the replica is there, in a process that is not about to end."""
+        process = ray.get(self.replica.ready.remote(), timeout=timeout)
+        return process not in self._condemned
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -132,8 +145,9 @@ class Client:
         except RayActorError as error:
             raise _Died(_first_line(error)) from error
         except EngineFailed as error:  # raised through Ray: the process lives, the engine not
-            ray.kill(lane.replica, no_restart=False)
-            raise _Died(_first_line(error.__cause__ or error)) from error
+            why, process = getattr(error, "cause", error).args
+            lane.condemn(process)
+            raise _Died(why) from error
         except GetTimeoutError as error:
             raise EngineHung(
                 f"an engine gave no answer to {len(flat)} requests within call_timeout_s = "
@@ -147,8 +161,9 @@ class Client:
         begun, dead = time.monotonic(), 0
         while time.monotonic() - begun < self._options.start_timeout_s:
             try:
-                ray.get(lane.replica.ready.remote(), timeout=self._options.start_timeout_s)
-                return
+                if lane.answers(self._options.start_timeout_s):
+                    return
+                time.sleep(0.2)
             except ActorUnavailableError:
                 time.sleep(0.5)
             except ActorDiedError as error:

@@ -35,7 +35,13 @@ _LOOSE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_
 
 
 class EngineFailed(RuntimeError):
-    """The engine raised while stepping: its state is unknown and it must be started anew."""
+    """The engine raised while stepping: its state is unknown and it must be started anew.
+
+    `args` are what it raised and the id of its process.
+    """
+
+    def __init__(self, why: str, process: int | None = None) -> None:
+        super().__init__(why, os.getpid() if process is None else process)
 
 
 @dataclass

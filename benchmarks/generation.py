@@ -1,0 +1,309 @@
+"""Rationales at scale, side by side: ours, ray.data.llm and raw `vllm.LLM.generate`.
+
+    python benchmarks/generation.py                    # rows/s and tokens/s
+    python benchmarks/generation.py --only memory      # the driver's memory, 1,000 and 20,000 rows
+
+Every system gets the same prompts (tinyworld pairs in the detailed rationale template), model,
+dtype, sampling with a seed per row, threads and batch limits, and runs in a process of its own,
+one after the other. `rows/s` counts from the command to the finished Parquet, imports and engine
+start included; `tokens/s` is steady state: from the first hand-over to the engine to the last
+answer. ray.data.llm runs in its fastest set-up here: no stage processes beside the engine's
+(its default of five starves two cores), both cores bound, batches overlapping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SAMPLING = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 96}
+MAX_SEQS, MAX_LEN, BATCHED_TOKENS, UNIT_ROWS = 256, 2_048, 8_192, 64
+TEMPLATE = "tinyworld/rationale_detailed"
+TARGETS = {"rows/s against ray.data.llm": 1.3, "tokens/s against vllm.LLM.generate": 0.95}
+
+
+def write_pairs(folder: str, count: int) -> None:
+    """Tinyworld pairs as Parquet, the input of every system."""
+    from rayonale import records, storage, tinyworld
+
+    def said(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    def row(i: int, raw: dict[str, Any]) -> dict[str, Any]:
+        best, worst = ("a", "b") if raw["preferred"] == "a" else ("b", "a")
+        return {
+            "id": f"{i:032x}",
+            "split": "train",
+            "line": i + 1,
+            "occurrence": 0,
+            "prompt": said("user", raw["prompt"]),
+            "chosen": said("assistant", raw[f"response_{best}"]),
+            "rejected": said("assistant", raw[f"response_{worst}"]),
+        }
+
+    raws = tinyworld.generate_pairs(count, 11)
+    storage.write_rows(folder, (row(i, raw) for i, raw in enumerate(raws)), records.PAIR)
+
+
+def asked(row: dict[str, Any]) -> tuple[list[dict[str, str]], int]:
+    """Messages and seed of a row, as our stage makes them."""
+    from rayonale import prompts
+    from rayonale.enrich.transcript import prompt_text, response_text
+    from rayonale.generate.settings import row_seed
+
+    text = prompts.render(
+        TEMPLATE,
+        prompt=prompt_text(row["prompt"]),
+        chosen=response_text(row["chosen"]),
+        rejected=response_text(row["rejected"]),
+        chosen_first=True,
+    )
+    return [{"role": "user", "content": text}], row_seed(0, row["id"], 0)
+
+
+def ours(rows: str, out: str, model: str) -> dict[str, Any]:
+    """The `rationales` pass and its finish."""
+    from rayonale import cluster, prompts
+    from rayonale.enrich.rationales import RationaleSettings, RationaleTask
+    from rayonale.generate import finish, stream
+    from rayonale.generate.pool import Engines
+    from rayonale.generate.settings import EngineOptions
+
+    settings = RationaleSettings.model_validate(
+        {"model": model, "template": TEMPLATE, "sampling": SAMPLING, "unit_rows": UNIT_ROWS}
+    )
+    task = RationaleTask(prompts.source(TEMPLATE), TEMPLATE, settings, settings.sampling)
+    options = EngineOptions(
+        max_num_seqs=MAX_SEQS, max_model_len=MAX_LEN, max_num_batched_tokens=BATCHED_TOKENS
+    )
+    cluster.connect(os.cpu_count())
+    with Engines() as engines:
+        pool = engines.get(model, options)
+        begun = time.monotonic()
+        report = stream.generate(rows, f"{out}/work", task, pool, identity="x")
+        finish.split(f"{out}/work", out)
+        passed = time.monotonic() - begun
+    return {
+        "rows": report.rows,
+        "tokens": report.tokens,
+        "engine_seconds": report.engine_seconds,
+        "pass_seconds": passed,
+    }
+
+
+def ray_data_llm(rows: str, out: str, model: str) -> dict[str, Any]:
+    """ray.data.llm: read, template, engine, write."""
+    import pyarrow.parquet as pq
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    from rayonale.data import tokens
+
+    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="WARNING")
+    tokenizer = tokens.load_tokenizer(model)
+    stop = tokens.stop_token_ids(tokenizer)
+
+    def before(row: dict[str, Any]) -> dict[str, Any]:
+        messages, seed = asked(row)
+        prompt = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        ).removeprefix(tokenizer.bos_token or "")  # the engine's tokenizer adds it
+        sampling = {**SAMPLING, "seed": seed, "stop_token_ids": stop}
+        return {"prompt": prompt, "sampling_params": sampling, "id": row["id"]}
+
+    def after(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": row["id"],
+            "text": row["generated_text"],
+            "tokens": row["num_generated_tokens"],
+        }
+
+    config = vLLMEngineProcessorConfig(
+        model_source=model,
+        engine_kwargs={
+            "dtype": "float32",
+            "enforce_eager": True,
+            "max_model_len": MAX_LEN,
+            "max_num_seqs": MAX_SEQS,
+            "max_num_batched_tokens": BATCHED_TOKENS,
+            "enable_chunked_prefill": False,
+            "enable_prefix_caching": False,
+            "kv_cache_memory_bytes": 2**30,
+            "generation_config": "vllm",
+            "distributed_executor_backend": "mp",
+        },
+        batch_size=UNIT_ROWS,
+        max_concurrent_batches=8,
+        concurrency=1,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        prepare_multimodal_stage=False,
+        log_engine_metrics=False,
+        placement_group_config={"bundle_per_worker": {"CPU": 1, "GPU": 0}},
+        runtime_env={
+            "env_vars": {
+                "VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}",
+                "VLLM_LOGGING_LEVEL": "ERROR",
+            }
+        },
+    )
+    processor = build_processor(config, preprocess=before, postprocess=after)
+    data = ray.data.read_parquet(rows, columns=["id", "prompt", "chosen", "rejected"])
+    data = data.repartition(target_num_rows_per_block=UNIT_ROWS)
+    begun = time.monotonic()
+    processor(data).write_parquet(f"{out}/rows")
+    passed = time.monotonic() - begun
+    table = pq.read_table(f"{out}/rows")
+    total = int(sum(table["tokens"].to_pylist()))
+    return {"rows": table.num_rows, "tokens": total, "pass_seconds": passed}
+
+
+def raw_generate(rows: str, out: str, model: str) -> dict[str, Any]:
+    """`vllm.LLM.generate` on all prompts at once, in this process; no Ray, nothing written."""
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())
+    from vllm import LLM, SamplingParams
+
+    from rayonale import storage
+    from rayonale.data import tokens
+
+    tokenizer = tokens.load_tokenizer(model)
+    stop = tokens.stop_token_ids(tokenizer)
+    llm = LLM(
+        model=model,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=MAX_LEN,
+        max_num_seqs=MAX_SEQS,
+        max_num_batched_tokens=BATCHED_TOKENS,
+        enable_chunked_prefill=False,
+        enable_prefix_caching=False,
+        kv_cache_memory_bytes=2**30,
+        generation_config="vllm",
+    )
+    prompts, params = [], []
+    for row in storage.read_rows(rows):
+        messages, seed = asked(row)
+        prompts.append({"prompt_token_ids": tokens.encode_prompt(tokenizer, messages)})
+        params.append(SamplingParams(**SAMPLING, seed=seed, stop_token_ids=stop))
+    llm.generate(prompts[:32], params[:32], use_tqdm=False)  # warm
+    begun = time.monotonic()
+    found = llm.generate(prompts, params, use_tqdm=False)
+    seconds = time.monotonic() - begun
+    drawn = sum(len(each.outputs[0].token_ids) for each in found)
+    return {"rows": len(found), "tokens": drawn, "engine_seconds": seconds}
+
+
+def memory(rows: str, out: str, model: str) -> dict[str, Any]:
+    """Our pass with short answers; what matters is the driver's memory."""
+    SAMPLING["max_tokens"] = 2
+    numbers = ours(rows, out, model)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    return {**numbers, "driver_peak_mib": peak}
+
+
+SYSTEMS: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
+    "ours": ours,
+    "ray.data.llm": ray_data_llm,
+    "vllm.LLM.generate": raw_generate,
+    "memory": memory,
+}
+
+
+def measure(system: str, rows: str, model: str) -> dict[str, Any]:
+    """Run one system in a process of its own; `seconds` is the whole command."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, __file__, "--system", system, rows, out, model]
+        begun = time.monotonic()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        seconds = time.monotonic() - begun
+        if done.returncode:
+            raise SystemExit(f"{system} failed with exit status {done.returncode}")
+        marked = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        numbers = json.loads(marked[-1].removeprefix("RESULT "))
+    numbers |= {"seconds": seconds, "rows_per_s": numbers["rows"] / seconds}
+    if "engine_seconds" in numbers:
+        numbers["tokens_per_s"] = numbers["tokens"] / numbers["engine_seconds"]
+    return numbers
+
+
+def speed(rows: int, model: str, repeats: int) -> dict[str, Any]:
+    """The comparison; with repeats, systems take turns and the best of each counts."""
+    best: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_pairs(folder, rows)
+        for _ in range(repeats):
+            for system in ("ours", "ray.data.llm", "vllm.LLM.generate"):
+                numbers = measure(system, folder, model)
+                print(system, json.dumps(numbers), flush=True)
+                if system not in best or numbers["seconds"] < best[system]["seconds"]:
+                    best[system] = numbers
+    return best
+
+
+def table(found: dict[str, Any]) -> dict[str, float]:
+    """Print the comparison; returns the ratios."""
+    for system, n in found.items():
+        steady = f"{n['tokens_per_s']:8.0f} tokens/s" if "tokens_per_s" in n else ""
+        print(
+            f"{system:20} {n['rows']:6} rows {n['tokens']:8} tokens {n['seconds']:7.1f} s "
+            f"{n['rows_per_s']:7.1f} rows/s {steady}"
+        )
+    mine = found["ours"]
+    ratios = {
+        "rows/s against ray.data.llm": mine["rows_per_s"] / found["ray.data.llm"]["rows_per_s"],
+        "tokens/s against vllm.LLM.generate": mine["tokens_per_s"]
+        / found["vllm.LLM.generate"]["tokens_per_s"],
+    }
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f} (to reach {TARGETS[name]})")
+    return ratios
+
+
+def main() -> None:
+    """Measure, print, write JSON."""
+    if sys.argv[1:2] == ["--system"]:
+        system, rows, out, model = sys.argv[2:]
+        print("RESULT " + json.dumps(SYSTEMS[system](rows, out, model)), flush=True)
+        return
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rows", type=int, default=2_000)
+    parser.add_argument("--model", default="tinyworld")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", choices=["speed", "memory"], default="speed")
+    parser.add_argument("--memory-rows", type=int, nargs=2, default=[1_000, 20_000])
+    parser.add_argument("--out", default="runs/benchmarks")
+    chosen = parser.parse_args()
+    from rayonale import models
+
+    model = models.resolve(chosen.model)
+    result: dict[str, Any] = {"model": chosen.model, "cores": os.cpu_count()}
+    if chosen.only == "speed":
+        result["systems"] = speed(chosen.rows, model, chosen.repeats)
+        result["ratios"] = table(result["systems"])
+    else:
+        result["memory"] = []
+        for rows in chosen.memory_rows:
+            with tempfile.TemporaryDirectory() as folder:
+                write_pairs(folder, rows)
+                found = measure("memory", folder, model)
+            print(f"{rows} rows: driver peak {found['driver_peak_mib']:.0f} MiB", flush=True)
+            result["memory"].append(found)
+    path = Path(chosen.out) / f"generation_{chosen.only}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
