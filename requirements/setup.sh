@@ -48,16 +48,20 @@ if [ -e .venv/.installing ]; then
     echo "setup: the last install was interrupted, starting afresh"
     rm -rf .venv
 fi
+python=
 if ! is_usable .venv/bin/python; then
     python=$(find_python)
-    [ -n "$python" ] || fail "Python 3.11 with venv is needed, and no such python3.11 or python3 was found (PYTHON=/path/to/python3.11 names one)"
+    [ -n "$python" ] ||
+        fail "Python 3.11 with venv is needed, and no such python3.11 or python3 was found (PYTHON=/path/to/python3.11 names one)"
+fi
+echo "setup: $backend backend ($why), installing $(grep -c '==' "$lock") packages into .venv (minutes)"
+if [ -n "$python" ]; then
     rm -rf .venv
     mkdir .venv && touch .venv/.installing
     "$python" -m venv .venv
 fi
 rm -f .venv/.installed
 touch .venv/.installing
-echo "setup: $backend backend ($why), installing $(grep -c '==' "$lock") packages into .venv (minutes)"
 
 # --no-deps: the lock is complete, and some packages ask for builds that must stay out (torchvision
 # for CUDA breaks imports on CPU). --no-compile: what is never imported is never compiled.
