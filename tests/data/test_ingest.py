@@ -229,6 +229,14 @@ def test_killed_at_any_moment_and_started_again(many, tmp_path):
         assert what(work) == what(tmp_path / "whole")
 
 
+def test_files_of_a_killed_attempt_do_not_stay(many, tmp_path):
+    for what in ("rows", "rejects"):
+        storage.write_bytes(f"{tmp_path}/out/{what}/part-00099.parquet", b"half a result")
+    result = run_many(tmp_path / "out", many)
+    assert len(rows_of(tmp_path / "out")) == result.rows_out
+    assert len(rejects_of(tmp_path / "out")) == 3
+
+
 def test_split_shares_and_disjointness(tmp_path):
     rows = [raw(i % 500, chosen=f"answer {i}") for i in range(2_000)]
     rows += [raw(i, prompt=f"  NAME {i}   birds.\n", chosen="other") for i in range(500)]
