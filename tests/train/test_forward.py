@@ -6,11 +6,12 @@ import torch
 
 from rayonale import losses, storage
 from rayonale.train import loop, policy
-from rayonale.train.batches import attention_mask, collate, tree_length
+from rayonale.train.batches import attention_mask, collate
 from rayonale.train.examples import Encoding, encode
 from rayonale.train.plan import micro_batches
 from rayonale.train.policy import Policy, check_forward, load_model
 from rayonale.train.settings import RationalePrompt, TrainSettings
+from rayonale.train.trees import tree_length
 
 ALL = ("chosen", "rejected", "rationale")
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayonale.train.batches import first_fit
 from rayonale.train.plan import make_plan, micro_batches
 from rayonale.train.schedule import learning_rate
+from rayonale.train.trees import first_fit
 
 
 def test_every_row_once_an_epoch_with_a_ragged_last_batch() -> None:

@@ -115,8 +115,9 @@ class Scorer:
         """Sums over chosen and rejected, in the order of the examples."""
         import torch
 
-        from rayonale.train.batches import collate, tree_length
+        from rayonale.train.batches import collate
         from rayonale.train.plan import micro_batches
+        from rayonale.train.trees import tree_length
 
         found: list[dict[str, float]] = [{} for _ in examples]
         if not examples:

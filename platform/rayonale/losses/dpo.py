@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from rayonale.losses.spec import Loss, LossSettings, Scores, Term
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
@@ -46,6 +47,8 @@ def dpo(
     Returns:
         [P].
     """
+    from torch.nn.functional import logsigmoid
+
     logits = beta * margin(chosen, rejected, ref_chosen, ref_rejected)
     # logsigmoid, not log(sigmoid): finite for |βΔ| in the thousands.
     return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)

@@ -13,14 +13,15 @@ both terms.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from rayonale.losses.sft import nll_mean, nll_sum
 from rayonale.losses.spec import Loss, LossSettings, Scores, Term
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def rationale_nll(logprob: Tensor, length: Tensor, *, gamma: float, mean: bool) -> Tensor:
@@ -42,6 +43,8 @@ def rationale_logistic(logprob: Tensor, length: Tensor, *, gamma: float, mean: b
 
     Args and returns as `rationale_nll`. At S(r) = 0 the value is ln 2, its minimum.
     """
+    from torch.nn.functional import logsigmoid
+
     return -logsigmoid(gamma * (logprob / length if mean else logprob))
 
 

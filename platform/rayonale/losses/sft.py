@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from rayonale.losses.spec import Loss, LossSettings, Scores, Term
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def nll_sum(logprob: Tensor) -> Tensor:

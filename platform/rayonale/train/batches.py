@@ -23,16 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Which prompt each response follows; responses with one prompt form a tree.
-PROMPT_OF = {"chosen": "prompt", "rejected": "prompt", "rationale": "rationale_prompt"}
-
-
-def trees_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Prompt column → the sequences that follow it."""
-    trees: dict[str, tuple[str, ...]] = {}
-    for name in sequences:
-        trees[PROMPT_OF[name]] = (*trees.get(PROMPT_OF[name], ()), name)
-    return trees
+from rayonale.train.trees import first_fit, tree_length, trees_of
 
 
 @dataclass(frozen=True)
@@ -118,11 +109,6 @@ def collate(
     )
 
 
-def tree_length(prompt: int, responses: Sequence[int]) -> int:
-    """Tokens that a tree puts into the model: a response's last token predicts nothing."""
-    return prompt + sum(response - 1 for response in responses)
-
-
 def _lay_out(trees: list[tuple[list[int], list[tuple[int, list[int]]]]]) -> dict[str, Tensor]:
     lengths = [tree_length(len(p), [len(r) for _, r in responses]) for p, responses in trees]
     bins = first_fit(lengths)
@@ -155,22 +141,6 @@ def _lay_out(trees: list[tuple[list[int], list[tuple[int, list[int]]]]]) -> dict
         "predictor": torch.tensor(predictor), "target": torch.tensor(target),
         "owner": torch.tensor(owner),
     }
-
-
-def first_fit(lengths: Sequence[int]) -> list[list[int]]:
-    """Pack items into bins as long as the longest one, longest first (first fit decreasing)."""
-    room: list[int] = []
-    bins: list[list[int]] = []
-    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for number, free in enumerate(room):
-            if lengths[item] <= free:
-                bins[number].append(item)
-                room[number] -= lengths[item]
-                break
-        else:
-            bins.append([item])
-            room.append(max(lengths) - lengths[item])
-    return bins
 
 
 def attention_mask(tree: Tensor, segment: Tensor) -> Tensor:

@@ -60,6 +60,9 @@ def start(policy: nn.Module, settings: TrainSettings, world: int) -> Any:
     """A DeepSpeed engine around the policy."""
     import deepspeed
 
+    # On a CPU it would compile its own shared-memory communication when first used, and stop
+    # where there is no compiler; gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     arguments = {
         "lr": settings.learning_rate, "betas": settings.betas, "eps": settings.epsilon,
         "weight_decay": settings.weight_decay,

@@ -17,12 +17,14 @@ import pyarrow as pa
 import xxhash
 
 from rayonale.data import tokens
+from rayonale.losses.spec import Loss
 from rayonale.records import Reject, RejectKind
-from rayonale.train.batches import trees_of
 from rayonale.train.rationale_prompts import RationaleRejected, rationale_example
 from rayonale.train.settings import RationalePrompt
+from rayonale.train.trees import trees_of
 
-REFERENCE_COLUMNS = ("ref_chosen_logprob", "ref_rejected_logprob")
+REFERENCE_OF = {"chosen": "ref_chosen_logprob", "rejected": "ref_rejected_logprob"}
+REFERENCE_COLUMNS = tuple(REFERENCE_OF.values())
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Encoding:
 
 
 REFERENCE = "reference_fingerprint"
+
+
+def columns_of(loss: Loss) -> tuple[str, ...]:
+    """Numeric columns that a loss reads, the reference's log-probabilities among them."""
+    return (*(REFERENCE_COLUMNS if loss.reference else ()), *loss.values)
 
 
 def encode(

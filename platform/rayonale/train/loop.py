@@ -24,12 +24,12 @@ from torch import Tensor
 from rayonale import losses
 from rayonale.losses.spec import PAIRS, Loss, Scores
 from rayonale.train.batches import Batch, collate
+from rayonale.train.examples import REFERENCE_OF, columns_of
 from rayonale.train.plan import MicroBatch, Plan, micro_batches
 from rayonale.train.schedule import learning_rate
 from rayonale.train.settings import TrainSettings
 from rayonale.train.shards import TokenRows
 
-REFERENCE_OF = {"chosen": "ref_chosen_logprob", "rejected": "ref_rejected_logprob"}
 DEFAULT_MICRO_BATCH_TOKENS = 4_096
 
 
@@ -143,11 +143,6 @@ def batch_of(rows: TokenRows, micro: MicroBatch, loss: Loss) -> Batch:
     return collate(
         rows.take(micro.rows), loss.sequences, values=columns_of(loss), filler=micro.filler
     )
-
-
-def columns_of(loss: Loss) -> tuple[str, ...]:
-    """Numeric columns that a loss reads, the reference's log-probabilities among them."""
-    return (*(REFERENCE_OF.values() if loss.reference else ()), *loss.values)
 
 
 def score(engine: Any, batch: Batch, loss: Loss, device: torch.device) -> Scores:

@@ -23,8 +23,8 @@ import xxhash
 
 from rayonale import storage
 from rayonale.records import REJECT
-from rayonale.train.batches import tree_length, trees_of
 from rayonale.train.examples import Encoding, encode
+from rayonale.train.trees import tree_length, trees_of
 
 log = logging.getLogger("rayonale")
 

@@ -16,8 +16,7 @@ from rayonale import losses, models, prompts, storage
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
 from rayonale.train import history, launch, references, shards
-from rayonale.train.examples import REFERENCE, Encoding
-from rayonale.train.loop import columns_of
+from rayonale.train.examples import REFERENCE, Encoding, columns_of
 from rayonale.train.settings import RationalePrompt, TrainSettings
 
 log = logging.getLogger("rayonale")
