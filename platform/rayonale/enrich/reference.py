@@ -22,6 +22,7 @@ from rayonale.records import REJECT
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 from rayonale.train import references
 from rayonale.train.examples import REFERENCE, REFERENCE_COLUMNS, Encoding, encode
+from rayonale.train.launch import PATIENT_THREADS
 from rayonale.train.shards import Chunk, chunks_of
 
 log = logging.getLogger("rayonale")
@@ -190,7 +191,7 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
 
     actor = ray.remote(Scorer).options(
         num_cpus=settings.cpus_per_worker, num_gpus=1 if job.use_gpu else 0, max_restarts=3,
-        max_task_retries=3,
+        max_task_retries=3, runtime_env={"env_vars": dict(PATIENT_THREADS)},
     )
     actors = [actor.remote(job) for _ in range(min(settings.workers, len(todo)))]
     pool = ActorPool(actors)
@@ -238,4 +239,5 @@ STAGE = Stage(
         "model": Reads("model", optional=True),
     },
     adds=(*REFERENCE_COLUMNS, REFERENCE),
+    own_devices=True,
 )
