@@ -199,8 +199,8 @@ def recipe(folder: Path, pairs: int = 1_000, hostile: str | None = None) -> list
             row["rationales"][0]["text"] += hostile
     good = [r for r in graded if min(r["rationales"][0]["grades"].values()) > 3]
     dropped = [
-        reject(r["id"], RejectKind.FILTERED, "low_grade", row=json.dumps(r),
-               detail="correctness 1: expected above 3")
+        reject(r["id"], RejectKind.FILTERED, "low_grade", detail="correctness 1: expected above 3",
+               row=json.dumps({**r, "rationales": [], "graded": r["rationales"]}))
         for r in graded
         if r not in good
     ]  # fmt: skip
@@ -214,6 +214,11 @@ def recipe(folder: Path, pairs: int = 1_000, hostile: str | None = None) -> list
     grades = write_stage(
         folder, "graded", "grade_rationales", {"rows": written}, rows=(good, schema),
         rejects=dropped, rows_in=len(graded), seconds=61.0, metrics={"rows_per_second": 15.0},
+        details={"grades": {
+            name: {str(g): sum(r["rationales"][0]["grades"][name] == g for r in graded)
+                   for g in range(1, 6)}
+            for name in ("helpfulness", "relatedness", "correctness", "coherence")
+        }},
     )  # fmt: skip
     trained, sampled = {}, []
     held_out = [row for row in clean if row["split"] == "test"]

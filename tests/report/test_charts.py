@@ -23,6 +23,8 @@ def parsed(figure: object) -> ElementTree.Element:
 def test_ticks_are_round_numbers_inside_the_range() -> None:
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(-23, 31) == [-20, 0, 20]
+    assert ticks(0, 12, whole=True) == [0, 3, 6, 9, 12]
+    assert ticks(0, 2, whole=True) == [0, 1, 2]
     assert ticks(0.6931, 0.6933) == [0.6931, 0.69315, 0.6932, 0.69325, 0.6933]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rayonale.report.claims import Trained, beats, claims, headline, reaches
+from rayonale.report.claims import Trained, beats, claims, flip_rates, headline, reaches
 
 TRAINED = {
     "sft": Trained("sft", "sft", 1_800),
@@ -73,3 +73,33 @@ def test_headline_in_words_by_the_exact_judge_first() -> None:
         "The judge llm gives the same answer to 0 of 1 questions.",
     ]
     assert headline([]) == []
+
+
+def test_questions_left_open_are_told_together() -> None:
+    entries = [entry("dpo", "sft", 0.45, 0.55), entry("rdpo", "sft", 0.4, 0.6)]
+    assert headline(claims(entries, TRAINED)) == [
+        "Whether dpo or rdpo beats sft, these data cannot tell."
+    ]
+
+
+def test_reaching_a_policy_that_learnt_nothing_says_little() -> None:
+    entries = [entry("dpo", "sft", 0.45, 0.55), entry("rdpo_third", "dpo", 0.46, 0.55)]
+    found = claims(entries, TRAINED)
+    assert found[1].answer == "yes"
+    assert found[1].sentence.endswith("It says little: dpo itself is not shown to beat sft.")
+    assert headline(found)[0] == (
+        "rdpo_third (600 pairs) reaches dpo (1,800 pairs), which itself is not shown to beat sft."
+    )
+    entries[0] = entry("dpo", "sft", 0.55, 0.65)
+    assert claims(entries, TRAINED)[1].caveat == ""
+
+
+def test_a_judge_that_flips_is_called_unreliable() -> None:
+    flips = [{"judge": "llm", "flip_rate": 0.9, "pairs": 10}, {"judge": "llm", "flip_rate": 0.3,
+             "pairs": 30}, {"judge": "rubric", "flip_rate": None, "pairs": 40}]  # fmt: skip
+    assert flip_rates(flips) == {"llm": pytest.approx(0.45)}
+    found = claims([entry("dpo", "sft", 0.55, 0.65, "llm")], TRAINED)
+    assert len(headline(found, {"llm": 0.45})) == 1
+    assert headline(found, {"llm": 0.9})[-1] == (
+        "The judge llm cannot be relied on: its two orders disagree in 90\u00a0% of the pairs."
+    )

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tests.report.realistic import pair_rows, recipe, write_stage
 
@@ -159,6 +160,37 @@ def test_a_stage_that_reports_nothing_breaks_nothing(tmp_path: Path, kind: str) 
     stage = write_stage(tmp_path, "empty", kind, details={}, metrics={})
     page, _ = report(tmp_path, [stage])
     assert "lineage" in page.sections()
+
+
+def test_dropped_rationales_are_counted_with_the_kept_ones(
+    tmp_path: Path, stages: list[StageOutput]
+) -> None:
+    report(tmp_path, stages)
+    (block,) = storage.read_json(str(tmp_path / "report" / "report.json"))["sections"]["grades"]
+    graded = stages[2]
+    assert (block["kept"], block["dropped"]) == (
+        graded.manifest["rows_out"], graded.manifest["rejects"]["filtered"]["low_grade"],
+    )  # fmt: skip
+    assert block["dropped"] > 5
+
+
+def test_stages_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    first = write_stage(tmp_path / "one", "sft", "train", rows_in=10, rows_out=10)
+    second = write_stage(tmp_path / "two", "sft", "train", {"model": first}, rows_out=20)
+    page, _ = report(tmp_path, [second])
+    names = [a["id"] for a in page.named("details") if a.get("class") == "stage"]
+    assert names == ["stage-sft", "stage-sft.20.282.29"]
+    assert gather([second], "t").reads(gather([second], "t").outputs[1]) == {"model": ["sft"]}
+
+
+def test_pairs_with_rationales_are_shown_first(tmp_path: Path) -> None:
+    from rayonale.report.evidence import sample
+
+    schema = pa.schema([("id", pa.string()), ("rationales", pa.list_(pa.string()))])
+    rows = [{"id": f"{k:02d}", "rationales": ["r"] if k > 15 else []} for k in range(20)]
+    stage = write_stage(tmp_path, "graded", "grade_rationales", rows=(rows, schema))
+    shown = sample(stage, 6, ("id", "rationales"), prefer="rationales")
+    assert [row["id"] for row in shown] == ["16", "17", "18", "19", "00", "01"]
 
 
 def test_colours_follow_the_policy(stages: list[StageOutput]) -> None:

@@ -79,7 +79,8 @@ def lines(
     everything = [point for _, points in drawn for point in points]
     heights = [b for _, b in everything] + ([level] if level is not None else [])
     x, y = axes(span([a for a, _ in everything], 0.0), y_range or span(heights))
-    body = frame(x, y, x_label, y_label)
+    whole = all(isinstance(place, int) for one in series for place in one.xs)
+    body = frame(x, y, x_label, y_label, whole=whole)
     if level is not None:
         body.append(Markup('<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             x.start, x.end, y.at(level), y.at(level)))  # fmt: skip

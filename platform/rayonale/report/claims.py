@@ -8,7 +8,7 @@ must not go below one half by more than `MARGIN`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rayonale.report.text import interval, judge_label, percent
@@ -17,6 +17,8 @@ Answer = Literal["yes", "no", "cannot tell"]
 
 # How far below one half a win rate may be, to still count as "as good" (5 points).
 MARGIN = 0.05
+# From this flip rate on a judge is called unreliable.
+DOUBTFUL = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Claim:
     exact: bool
     kind: Literal["beats", "reaches"]
     pairs: tuple[int, int] | None = None  # of a and b, where the amount of data is the question
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,24 @@ def claims(
             found.append(_reaches_claim(seen, of_a, of_b, exactly))
         else:
             found.append(_beats_claim(seen, exactly))
-    return found
+    return [_with_caveat(claim, found, trained) for claim in found]
+
+
+def _with_caveat(claim: Claim, found: Sequence[Claim], trained: Mapping[str, Trained]) -> Claim:
+    """To reach a policy that is no better than SFT says little; then the claim says so."""
+    if claim.kind != "reaches" or claim.answer != "yes":
+        return claim
+    against = [
+        other
+        for other in found
+        if other.judge == claim.judge and other.a == claim.b and other.kind == "beats"
+        and other.b in trained and trained[other.b].loss == "sft"
+    ]  # fmt: skip
+    if not against or any(other.answer == "yes" for other in against):
+        return claim
+    told = f"which itself is not shown to beat {against[0].b}"
+    return replace(claim, caveat=told, sentence=f"{claim.sentence} It says little: {claim.b} "
+                   f"itself is not shown to beat {against[0].b}.")  # fmt: skip
 
 
 def oriented(entry: Mapping[str, Any], trained: Mapping[str, Trained]) -> Mapping[str, Any]:
@@ -148,43 +168,66 @@ def _sentence(told: str, entry: Mapping[str, Any]) -> str:
     )
 
 
-def headline(found: Sequence[Claim]) -> list[str]:
+def headline(found: Sequence[Claim], flip_rates: Mapping[str, float] | None = None) -> list[str]:
     """The claims of the surest judge in sentences, then how far the other judges agree.
 
     The surest judge is the exact one, else the first.
+
+    Args:
+        flip_rates: LLM judge → share of its pairs whose two orders disagree.
     """
     if not found:
         return []
     sure = next((claim.judge for claim in found if claim.exact), found[0].judge)
     mine = [claim for claim in found if claim.judge == sure]
     told = []
-    for kind, answer, verbs in (
-        ("beats", "yes", ("beats", "beat")),
-        ("beats", "no", ("loses to", "lose to")),
-        ("reaches", "yes", ("reaches", "reach")),
-        ("reaches", "no", ("does not reach", "do not reach")),
-    ):
+    for kind, answer, verbs in _VERBS:
         by_rival: dict[str, list[str]] = {}
         for claim in mine:
             if (claim.kind, claim.answer) == (kind, answer):
                 one, other = _named(claim)
-                by_rival.setdefault(other, []).append(one)
-        told += [
-            f"{listed(names)} {verbs[len(names) > 1]} {rival}." for rival, names in by_rival.items()
-        ]
-    for claim in mine:
-        if claim.answer == "cannot tell":
-            one, other = _named(claim)
-            verb = "beats" if claim.kind == "beats" else "reaches"
-            told.append(f"Whether {one} {verb} {other}, these data cannot tell.")
-    answers = {(claim.question): claim.answer for claim in mine}
+                rival = f"{other}, {claim.caveat}" if claim.caveat else other
+                by_rival.setdefault(rival, []).append(one)
+        for rival, names in by_rival.items():
+            if answer == "cannot tell":
+                told.append(f"Whether {listed(names, 'or')} {verbs[0]} {rival}, {_OPEN}.")
+            else:
+                told.append(f"{listed(names)} {verbs[len(names) > 1]} {rival}.")
+    answers = {claim.question: claim.answer for claim in mine}
     for judge in dict.fromkeys(claim.judge for claim in found if claim.judge != sure):
         theirs = [c for c in found if c.judge == judge and c.question in answers]
         same = sum(claim.answer == answers[claim.question] for claim in theirs)
-        told.append(
-            f"The {judge_label(judge)} gives the same answer to {same} of {len(theirs)} questions."
-        )
+        same_of = f"{same} of {len(theirs)} questions"
+        told.append(f"The {judge_label(judge)} gives the same answer to {same_of}.")
+    for judge, flips in (flip_rates or {}).items():
+        if flips >= DOUBTFUL:
+            told.append(
+                f"The {judge_label(judge)} cannot be relied on: its two orders disagree in "
+                f"{percent(flips, 0)} of the pairs."
+            )
     return told
+
+
+_OPEN = "these data cannot tell"
+_VERBS: tuple[tuple[str, str, tuple[str, str]], ...] = (
+    ("beats", "yes", ("beats", "beat")),
+    ("beats", "no", ("loses to", "lose to")),
+    ("reaches", "yes", ("reaches", "reach")),
+    ("reaches", "no", ("does not reach", "do not reach")),
+    ("beats", "cannot tell", ("beats", "beat")),
+    ("reaches", "cannot tell", ("reaches", "reach")),
+)
+
+
+def flip_rates(win_rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """LLM judge → share of its pairs whose two orders disagree, over all comparisons."""
+    found = {}
+    for judge in dict.fromkeys(entry["judge"] for entry in win_rates):
+        mine = [e for e in win_rates if e["judge"] == judge and e.get("flip_rate") is not None]
+        pairs = sum(entry["pairs"] for entry in mine)
+        if pairs:
+            found[judge] = sum(entry["flip_rate"] * entry["pairs"] for entry in mine) / pairs
+    return found
 
 
 def _named(claim: Claim) -> tuple[str, str]:
@@ -194,6 +237,6 @@ def _named(claim: Claim) -> tuple[str, str]:
     return f"{claim.a} ({claim.pairs[0]:,} pairs)", f"{claim.b} ({claim.pairs[1]:,} pairs)"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], word: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

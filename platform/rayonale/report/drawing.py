@@ -30,11 +30,13 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that lie within [low, high]."""
+def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
+    """About `count` round numbers that lie within [low, high]; `whole` ones for things counted."""
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999), 10 * power)
+    if whole:
+        step = max(1.0, math.ceil(step))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
@@ -65,7 +67,9 @@ def span(values: Sequence[float], pad: float = 0.04) -> tuple[float, float]:
     return low - room, high + room
 
 
-def frame(x: Axis, y: Axis, x_label: str, y_label: str, *, x_ticks: bool = True) -> list[Markup]:
+def frame(
+    x: Axis, y: Axis, x_label: str, y_label: str, *, x_ticks: bool = True, whole: bool = False
+) -> list[Markup]:
     """Grid lines, tick labels and axis labels."""
     parts = []
     for value in ticks(y.low, y.high):
@@ -74,7 +78,7 @@ def frame(x: Axis, y: Axis, x_label: str, y_label: str, *, x_ticks: bool = True)
             x.start, x.end, at, at))  # fmt: skip
         parts.append(Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
             x.start - 6, at + 4, tick_text(value)))  # fmt: skip
-    for value in ticks(x.low, x.high) if x_ticks else []:
+    for value in ticks(x.low, x.high, whole=whole) if x_ticks else []:
         at = x.at(value)
         parts.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             at, at, y.start, y.start + 4))  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rayonale import storage
@@ -47,9 +47,15 @@ class Evidence:
         """Stages of some kinds, in order."""
         return [output for output in self.outputs if output.kind in kinds]
 
-    def named(self, name: str) -> StageOutput | None:
-        """The stage of a name."""
-        return next((output for output in self.outputs if output.name == name), None)
+    def reads(self, output: StageOutput) -> dict[str, list[str]]:
+        """Role → names of what a stage read in it."""
+        names = {other.uri: other.name for other in self.outputs}
+        found = {}
+        for role, read in (output.manifest.get("inputs") or {}).items():
+            several = read if isinstance(read, list) else [read]
+            told = [one for one in several if isinstance(one, dict)]
+            found[role] = [names.get(one.get("uri", ""), str(one.get("name"))) for one in told]
+        return found
 
     def table(self, kind: str, name: str) -> list[dict[str, Any]]:
         """A table out of the `details` of every stage of a kind, put together."""
@@ -76,7 +82,7 @@ def gather(read: Sequence[StageOutput], title: str, limits: Limits | None = None
     found: dict[str, StageOutput] = {}
     for output in read:
         _follow(output, found)
-    outputs = list(found.values())
+    outputs = _named_apart(list(found.values()))
     return Evidence(title, outputs, limits or Limits(), _colours(outputs))
 
 
@@ -88,6 +94,17 @@ def _follow(output: StageOutput, found: dict[str, StageOutput]) -> None:
         if uri not in found and (ancestor := _open(uri)) is not None:
             _follow(ancestor, found)
     found[output.uri] = output
+
+
+def _named_apart(outputs: Sequence[StageOutput]) -> list[StageOutput]:
+    """Stages of one name (of several runs, say) are numbered: `sft`, `sft (2)` …"""
+    seen: dict[str, int] = {}
+    found = []
+    for output in outputs:
+        number = seen[output.name] = seen.get(output.name, 0) + 1
+        name = output.name if number == 1 else f"{output.name} ({number})"
+        found.append(replace(output, name=name))
+    return found
 
 
 def _input_uris(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -126,13 +143,18 @@ def columns(output: StageOutput) -> list[str]:
 
 
 def sample(
-    output: StageOutput, size: int, wanted: Sequence[str] | None = None, key: str = "id"
+    output: StageOutput, size: int, wanted: Sequence[str], prefer: str | None = None
 ) -> list[dict[str, Any]]:
-    """The same `size` rows every time: ids are hashes, so the smallest are a fair sample."""
+    """The same `size` rows every time: ids are hashes, so the smallest are a fair sample.
+
+    Args:
+        wanted: columns to read; those that are not there are left out.
+        prefer: a column; rows in which it is empty are taken only when there are too few others.
+    """
     present = columns(output)
-    read = [name for name in wanted if name in present] if wanted is not None else None
+    read = [name for name in wanted if name in present]
     rows = storage.read_rows(output.rows, read) if present else iter(())
-    return heapq.nsmallest(size, rows, key=lambda row: str(row[key]))
+    return heapq.nsmallest(size, rows, key=lambda r: (bool(prefer and not r.get(prefer)), r["id"]))
 
 
 def rejects(output: StageOutput) -> Iterator[dict[str, Any]]:

@@ -48,6 +48,7 @@ def environment() -> Environment:
         "number": text.number,
         "visible": text.visible,
         "duration": text.duration,
+        "anchor": text.anchor,
         "judge_label": text.judge_label,
     }
     found.globals["interval"] = text.interval

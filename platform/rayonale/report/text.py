@@ -50,9 +50,14 @@ def judge_label(name: str) -> str:
     return name if "judge" in name.lower() else f"judge {name}"
 
 
+def anchor(name: str) -> str:
+    """The id of a stage's card."""
+    return "stage-" + "".join(c if c.isalnum() or c in "-_" else f".{ord(c):x}" for c in name)
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """A number with a fixed count of decimals; a dash for none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -64,7 +69,7 @@ def interval(low: float, high: float, *, share: bool = False, digits: int = 2) -
     """Bounds of an interval: `[58.1, 68.4]`; shares are in per cent."""
     if share:
         return f"[{100 * low:.1f}, {100 * high:.1f}]"
-    return f"[{low:,.{digits}f}, {high:,.{digits}f}]"
+    return f"[{low:,.{digits}f}, {high:,.{digits}f}]".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
-from rayonale.report.text import visible
+from rayonale.report.text import anchor, visible
 from rayonale.stages import StageOutput
 
 _BOX, _GAP_X, _GAP_Y, _HEIGHT = 150, 18, 40, 40
@@ -20,8 +20,9 @@ def section(evidence: Evidence) -> Section | None:
     """A drawing of the stages and a card for each."""
     if not evidence.outputs:
         return None
-    rows = [_stage(output) for output in evidence.outputs]
-    html = render("sections/ancestry.html.jinja", rows=rows, drawing=drawing(evidence))
+    known = {output.name for output in evidence.outputs}
+    rows = [_stage(evidence, output) for output in evidence.outputs]
+    html = render("sections/ancestry.html.jinja", rows=rows, drawing=drawing(evidence), known=known)
     keys = ("stage", "kind", "reads", "fingerprint", "code_version", "run_id", "registered", "raw")
     numbers = [
         {k: row[k] for k in keys}
@@ -31,13 +32,13 @@ def section(evidence: Evidence) -> Section | None:
     return Section("lineage", "Lineage", html, numbers)
 
 
-def _stage(output: StageOutput) -> dict[str, Any]:
+def _stage(evidence: Evidence, output: StageOutput) -> dict[str, Any]:
     manifest = output.manifest
     return {
         "stage": output.name,
         "kind": output.kind,
         "uri": output.uri,
-        "reads": _reads(manifest),
+        "reads": evidence.reads(output),
         "fingerprint": output.fingerprint,
         "code_version": manifest.get("code_version"),
         "run_id": manifest.get("mlflow_run_id"),
@@ -48,15 +49,6 @@ def _stage(output: StageOutput) -> dict[str, Any]:
     }
 
 
-def _reads(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Role → names of what is read in it."""
-    found = {}
-    for role, read in (manifest.get("inputs") or {}).items():
-        several = read if isinstance(read, list) else [read]
-        found[role] = [str(one.get("name")) for one in several if isinstance(one, dict)]
-    return found
-
-
 def _yaml(settings: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=90).strip()
 
@@ -65,7 +57,7 @@ def layers(evidence: Evidence) -> list[list[str]]:
     """Stages by their distance from the raw data, so that lines only go down."""
     depth: dict[str, int] = {}
     for output in evidence.outputs:  # ancestors come first
-        above = [n for names in _reads(output.manifest).values() for n in names if n in depth]
+        above = [n for names in evidence.reads(output).values() for n in names if n in depth]
         depth[output.name] = 1 + max((depth[name] for name in above), default=-1)
     found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for name, at in depth.items():
@@ -78,7 +70,7 @@ def direct_reads(evidence: Evidence) -> dict[str, list[str]]:
     reads: dict[str, list[str]] = {}
     above: dict[str, set[str]] = {}  # all ancestors
     for output in evidence.outputs:  # ancestors come first
-        known = [n for names in _reads(output.manifest).values() for n in names if n in above]
+        known = [n for names in evidence.reads(output).values() for n in names if n in above]
         implied = set().union(*(above[name] for name in known))
         reads[output.name] = [name for name in dict.fromkeys(known) if name not in implied]
         above[output.name] = implied | set(known)
@@ -105,15 +97,16 @@ def drawing(evidence: Evidence) -> Markup:
         x, y = place[output.name]
         lines += [_line(place[name], (x, y)) for name in kept[output.name]]
         boxes.append(
-            Markup('<a href="#stage-{name}"><rect class="node {css}" x="{x}" y="{y}" width="{w}" '
+            Markup('<a href="#{anchor}"><rect class="node {css}" x="{x}" y="{y}" width="{w}" '
                    'height="{h}" rx="6"/><text class="name" x="{tx}" y="{ty}">{name}</text>'
                    '<text class="kind" x="{tx}" y="{ky}">{kind}</text></a>').format(
-                name=output.name, kind=output.kind, css=evidence.colour(output.name), x=x, y=y,
+                name=output.name, anchor=anchor(output.name), kind=output.kind,
+                css=evidence.colour(output.name), x=x, y=y,
                 w=_BOX, h=_HEIGHT, tx=x + 10, ty=y + 17, ky=y + 32))  # fmt: skip
     told = "; ".join(
-        f"{o.name} reads {', '.join(n for names in _reads(o.manifest).values() for n in names)}"
+        f"{o.name} reads {', '.join(n for names in evidence.reads(o).values() for n in names)}"
         for o in evidence.outputs
-        if _reads(o.manifest)
+        if evidence.reads(o)
     )
     return Markup(
         '<div class="scroll"><svg class="graph" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from rayonale.evaluate.scorers import SCORERS
-from rayonale.report.claims import Claim, Trained, claims, headline
+from rayonale.report.claims import Claim, Trained, claims, flip_rates, headline
 from rayonale.report.evidence import Evidence
 from rayonale.report.page import Section, render
 
@@ -20,7 +20,9 @@ def section(evidence: Evidence) -> Section | None:
     cards: dict[str, list[Claim]] = {}
     for claim in found:
         cards.setdefault(claim.question, []).append(claim)
-    html = render("sections/headline.html.jinja", cards=cards, told=headline(found))
+    html = render(
+        "sections/headline.html.jinja", cards=cards, told=headline(found, flip_rates(entries))
+    )
     return Section("result", "Result", html, [asdict(claim) for claim in found])
 
 

@@ -20,7 +20,7 @@ def section(evidence: Evidence) -> Section | None:
     stage = richest(evidence)
     if stage is None:
         return None
-    rows = sample(stage, evidence.limits.pairs, _WANTED)
+    rows = sample(stage, evidence.limits.pairs, _WANTED, prefer="rationales")
     if not rows:
         return None
     total = int(stage.manifest.get("rows_out") or len(rows))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rayonale import storage
 from rayonale.report import charts
-from rayonale.report.evidence import Evidence, columns, rejects
+from rayonale.report.evidence import Evidence, columns
 from rayonale.report.page import Section, render
 from rayonale.stages import StageOutput
 
@@ -24,7 +23,7 @@ def section(evidence: Evidence) -> Section | None:
     shown = []
     for stage in evidence.of_kind("grade_rationales"):
         kept = _count(_rows_of(stage))
-        dropped = _count(_rejected_rows(stage))
+        dropped = _dropped(stage, kept)
         total = sum(kept["coherence"].values()), sum(dropped["coherence"].values())
         if sum(total):
             shown.append((stage, kept, dropped, total))
@@ -55,14 +54,14 @@ def _rows_of(stage: StageOutput) -> Iterator[dict[str, Any]]:
         yield from storage.read_rows(stage.rows, ["rationales"])
 
 
-def _rejected_rows(stage: StageOutput) -> Iterator[dict[str, Any]]:
-    for reject in rejects(stage):
-        try:
-            row = json.loads(reject["row"])
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
+def _dropped(stage: StageOutput, kept: Grades) -> Grades:
+    """Grades of dropped rationales: all that the stage counted, less those of the kept ones."""
+    counted = stage.manifest.get("details", {}).get("grades") or {}
+    return {
+        criterion: Counter({int(g): int(n) for g, n in counted.get(criterion, {}).items()})
+        - kept[criterion]
+        for criterion in CRITERIA
+    }
 
 
 def _count(rows: Iterable[dict[str, Any]]) -> Grades:
