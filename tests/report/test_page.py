@@ -15,7 +15,7 @@ from tests.report.realistic import pair_rows, recipe, write_stage
 from rayonale import storage
 from rayonale.report.evidence import gather
 from rayonale.report.sections import ORDER, sections
-from rayonale.report.stage import ReportSettings, look, run
+from rayonale.report.stage import ReportSettings, default_title, look, run
 from rayonale.report.text import json_script, visible
 from rayonale.stages import StageContext, StageOutput
 
@@ -227,6 +227,15 @@ def test_every_table_has_headers_and_every_plot_a_name(
     for drawing in page.named("svg"):
         assert drawing.get("role") == "img"
         assert drawing.get("aria-labelledby") or drawing.get("aria-label")
+
+
+@pytest.mark.parametrize(
+    ("out", "title"),
+    [("runs/rdpo-tinyworld/page/0123abcd", "rdpo-tinyworld"), ("/tmp/x", "page"), ("x", "page")],
+)
+def test_the_title_is_the_recipes_name(out: str, title: str) -> None:
+    where = StageContext("page", out, {}, None, "f", "c", run=None)  # type: ignore[arg-type]
+    assert default_title(where) == title
 
 
 def test_a_changed_look_is_a_changed_report() -> None:

@@ -27,7 +27,7 @@ class ReportSettings(Settings):
     """Settings of the `report` stage.
 
     Attributes:
-        title: heading of the page; the default is made from the stage's name.
+        title: heading of the page; the default is the recipe's name.
         description: a paragraph below it.
         pairs, answers: how many pairs and prompts can be paged through.
         text_characters: longer texts are cut, and say so.
@@ -43,7 +43,7 @@ class ReportSettings(Settings):
 def run(context: StageContext, settings: ReportSettings) -> StageResult:
     """Write the page."""
     limits = Limits(pairs=settings.pairs, answers=settings.answers, text=settings.text_characters)
-    evidence = gather(context.inputs["stages"], settings.title or context.name, limits)
+    evidence = gather(context.inputs["stages"], settings.title or default_title(context), limits)
     shown = sections(evidence)
     html = page(evidence.title, settings.description, shown, made(evidence))
     where = storage.join(context.out, HTML)
@@ -53,6 +53,12 @@ def run(context: StageContext, settings: ReportSettings) -> StageResult:
         metrics={"bytes": float(len(html)), "sections": float(len(shown))},
         details={"report": where, "sections": [section.id for section in shown]},
     )
+
+
+def default_title(context: StageContext) -> str:
+    """The recipe's name, which is the folder that holds its stages: <recipe>/<stage>/<hash>."""
+    *_, recipe, stage, _ = ["", "", *context.out.rstrip("/").split("/")]
+    return recipe if recipe and stage == context.name else context.name
 
 
 def numbers(evidence: Evidence, shown: list[Section]) -> dict[str, Any]:
