@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,9 @@ def ours(rows: str, out: str, model: str) -> dict[str, Any]:
         report = stream.generate(rows, f"{out}/work", task, pool, identity="x")
         finish.split(f"{out}/work", out)
         passed = time.monotonic() - begun
+        used = ray_seconds()
     return {
+        "ray_cpu_seconds": used,
         "rows": report.rows,
         "tokens": report.tokens,
         "engine_seconds": report.engine_seconds,
@@ -165,7 +168,12 @@ def ray_data_llm(rows: str, out: str, model: str) -> dict[str, Any]:
     passed = time.monotonic() - begun
     table = pq.read_table(f"{out}/rows")
     total = int(sum(table["tokens"].to_pylist()))
-    return {"rows": table.num_rows, "tokens": total, "pass_seconds": passed}
+    return {
+        "ray_cpu_seconds": ray_seconds(),
+        "rows": table.num_rows,
+        "tokens": total,
+        "pass_seconds": passed,
+    }
 
 
 def raw_generate(rows: str, out: str, model: str) -> dict[str, Any]:
@@ -220,50 +228,107 @@ SYSTEMS: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
 }
 
 
+def busy_seconds() -> float:
+    """CPU seconds that the whole machine has worked since it started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _, _, irq, softirq, _ = map(int, fields)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def children_seconds() -> float:
+    """CPU seconds of finished child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def ray_seconds() -> float:
+    """CPU seconds of this process's descendants (Ray's), those that have ended included."""
+    import psutil
+
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 def measure(system: str, rows: str, model: str) -> dict[str, Any]:
     """Run one system in a process of its own; `seconds` is the whole command."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--system", system, rows, out, model]
-        begun = time.monotonic()
+        begun, busy, own = time.monotonic(), busy_seconds(), children_seconds()
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         seconds = time.monotonic() - begun
+        busy, own = busy_seconds() - busy, children_seconds() - own
         if done.returncode:
             raise SystemExit(f"{system} failed with exit status {done.returncode}")
         marked = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         numbers = json.loads(marked[-1].removeprefix("RESULT "))
     numbers |= {"seconds": seconds, "rows_per_s": numbers["rows"] / seconds}
+    # Ray's processes are not waited for by ours, so what each system itself used is told by it.
+    own += numbers.pop("ray_cpu_seconds", 0.0)
+    numbers |= {"cpu_seconds": own, "foreign_cores": max(0.0, busy - own) / seconds}
     if "engine_seconds" in numbers:
         numbers["tokens_per_s"] = numbers["tokens"] / numbers["engine_seconds"]
     return numbers
 
 
-def speed(rows: int, model: str, repeats: int) -> dict[str, Any]:
-    """The comparison; with repeats, systems take turns and the best of each counts."""
-    best: dict[str, dict[str, Any]] = {}
+def speed(rows: int, model: str, repeats: int) -> list[dict[str, Any]]:
+    """Systems take turns on one frozen copy of model and prompts; every measurement is kept."""
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        write_pairs(folder, rows)
-        for _ in range(repeats):
+        frozen = shutil.copytree(model, f"{folder}/model")  # retraining must not change it midway
+        write_pairs(f"{folder}/rows", rows)
+        for repeat in range(repeats):
             for system in ("ours", "ray.data.llm", "vllm.LLM.generate"):
-                numbers = measure(system, folder, model)
-                print(system, json.dumps(numbers), flush=True)
-                if system not in best or numbers["seconds"] < best[system]["seconds"]:
-                    best[system] = numbers
-    return best
+                numbers = measure(system, f"{folder}/rows", str(frozen))
+                found.append({"system": system, "repeat": repeat, **numbers})
+                print(json.dumps(found[-1]), flush=True)
+    return found
 
 
-def table(found: dict[str, Any]) -> dict[str, float]:
-    """Print the comparison; returns the ratios."""
-    for system, n in found.items():
-        steady = f"{n['tokens_per_s']:8.0f} tokens/s" if "tokens_per_s" in n else ""
+def doubts(found: list[dict[str, Any]]) -> list[str]:
+    """Why the measurements cannot be compared with each other; empty when they can.
+
+    Equal weights, prompts and seeds in float32 draw (nearly) the same tokens, so another number
+    of them means other work. A machine that others use more in one measurement than in another
+    compares the others, not the systems.
+    """
+    told = []
+    tokens = [n["tokens"] for n in found]
+    if max(tokens) > 1.01 * min(tokens):
+        counts = ", ".join(f"{n['system']} {n['tokens']}" for n in found)
+        told.append(f"systems drew different numbers of tokens: {counts}")
+    foreign = [n["foreign_cores"] for n in found]
+    if max(foreign) - min(foreign) > 0.25 * (os.cpu_count() or 1):
+        used = ", ".join(f"{n['system']} {n['foreign_cores']:.2f}" for n in found)
+        told.append(f"cores used by other programs differed: {used}")
+    return told
+
+
+def table(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Print the comparison; ratios of each system's best, none when there are doubts."""
+    for n in found:
+        steady = f"{n['tokens_per_s']:8.0f} tokens/s" if "tokens_per_s" in n else " " * 17
         print(
-            f"{system:20} {n['rows']:6} rows {n['tokens']:8} tokens {n['seconds']:7.1f} s "
-            f"{n['rows_per_s']:7.1f} rows/s {steady}"
+            f"{n['system']:18} {n['rows']:6} rows {n['tokens']:8} tokens {n['seconds']:7.1f} s "
+            f"{n['rows_per_s']:7.1f} rows/s {steady} others {n['foreign_cores']:.2f} cores"
         )
-    mine = found["ours"]
+    if told := doubts(found):
+        print("NOT COMPARABLE, no ratios: " + "; ".join(told))
+        return {}
+
+    def best(system: str, key: str) -> float:
+        return max(float(n[key]) for n in found if n["system"] == system)
+
     ratios = {
-        "rows/s against ray.data.llm": mine["rows_per_s"] / found["ray.data.llm"]["rows_per_s"],
-        "tokens/s against vllm.LLM.generate": mine["tokens_per_s"]
-        / found["vllm.LLM.generate"]["tokens_per_s"],
+        "rows/s against ray.data.llm": best("ours", "rows_per_s")
+        / best("ray.data.llm", "rows_per_s"),
+        "tokens/s against vllm.LLM.generate": best("ours", "tokens_per_s")
+        / best("vllm.LLM.generate", "tokens_per_s"),
     }
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f} (to reach {TARGETS[name]})")
@@ -289,8 +354,9 @@ def main() -> None:
     model = models.resolve(chosen.model)
     result: dict[str, Any] = {"model": chosen.model, "cores": os.cpu_count()}
     if chosen.only == "speed":
-        result["systems"] = speed(chosen.rows, model, chosen.repeats)
-        result["ratios"] = table(result["systems"])
+        result["measured"] = speed(chosen.rows, model, chosen.repeats)
+        result["ratios"] = table(result["measured"])
+        result["doubts"] = doubts(result["measured"])
     else:
         result["memory"] = []
         for rows in chosen.memory_rows:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -34,11 +36,10 @@ class Actor:
 
     def generate(self, weights: Any, requests: list[Request], *_: Any) -> list[Completion]:
         text = "".join(request.messages[0]["content"] for request in requests)
+        time.sleep(0.5)  # so that batches overlap
         if "die" in text:
             os._exit(70)
         if "hang" in text:
-            import time
-
             time.sleep(60)
         if "break" in text or self.broken:
             self.broken = True
@@ -66,6 +67,17 @@ def test_the_row_to_blame_is_found(ray_session: None, fault: str) -> None:
     found = client(max_restarts=4).generate(rows, Sampling())
     assert [each[0].text for each in found] == ["a", "", "b"]
     assert [each[0].error for each in found] == [None, "engine_killed", None]
+
+
+def test_batches_that_died_with_a_poisonous_one_are_answered(ray_session: None) -> None:
+    shared = client(max_restarts=4)
+    batches = [[asked(f"{name}{i}") for i in range(3)] for name in ("a", "b", "c")]
+    batches[1][2] = asked("slow, then die")
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda rows: shared.generate(rows, Sampling()), batches))
+    texts = [[each[0].text for each in rows] for rows in found]
+    assert texts == [["a0", "a1", "a2"], ["b0", "b1", ""], ["c0", "c1", "c2"]]
+    assert found[1][2][0].error == "engine_killed"
 
 
 def test_a_hang_is_an_error(ray_session: None) -> None:

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from tests.generate.rows import Answer, answers, pairs, write_pairs
 
 from rayonale import records, storage
@@ -114,6 +116,25 @@ def _until_gone(pid: int) -> None:
     raise AssertionError(f"engine process {pid} outlived its driver")
 
 
+def test_engine_killed_in_the_middle_is_replaced(pool: EnginePool, tmp_path: Path) -> None:
+    rows = write_pairs(str(tmp_path / "rows"), 200)
+    work, clean = str(tmp_path / "work"), str(tmp_path / "clean")
+    engine = ray.get(pool.replicas[0].ready.remote())
+
+    def kill_when_under_way() -> None:
+        while len(storage.parquet_files(work)) < 3:
+            time.sleep(0.02)
+        os.kill(engine, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_under_way, daemon=True)
+    killer.start()
+    report = stream.generate(rows, work, Answer(), pool, identity="a", unit_rows=4)
+    assert ray.get(pool.replicas[0].ready.remote()) != engine
+    assert (report.rows, report.rows_resumed, report.rejects["rows"]) == (200, 0, 0)
+    stream.generate(rows, clean, Answer(), pool, identity="a", unit_rows=4)
+    assert answers(work) == answers(clean)
+
+
 class Fragile(Replica):
     """A replica that a certain prompt kills, as a fault in a kernel would."""
 
@@ -124,6 +145,7 @@ class Fragile(Replica):
         return super().generate(weights, requests, *rest, **more)
 
 
+@pytest.mark.slow  # three restarts of a real engine; test_client.py has the same without engines
 def test_a_row_that_kills_the_engine_is_found_and_the_others_survive(
     pool: EnginePool, tinyworld_model: Path, tmp_path: Path
 ) -> None:
