@@ -33,7 +33,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found.as_json(), indent=2, sort_keys=True))
     else:
-        Console(soft_wrap=True).print(tree_of(found, settings=not arguments.brief))
+        # Into a file or pipe, whole lines: what is folded cannot be searched.
+        width = None if sys.stdout.isatty() else 100_000
+        Console(width=width).print(tree_of(found, settings=not arguments.brief))
 
 
 if __name__ == "__main__":

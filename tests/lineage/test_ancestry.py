@@ -78,7 +78,14 @@ def test_the_command_prints_the_tree_and_json(small_recipe: Any) -> None:
     runs, outputs = small_recipe
     command = [sys.executable, "jobs/show_lineage.py", outputs["dpo"].uri, "--runs", runs]
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for told in ("model small-dpo/1", "raw file", "tinyworld/rationale_general", "loss.name=dpo"):
+    sha256 = outputs["pairs"].manifest["raw_inputs"][0]["sha256"]
+    for told in (
+        "model small-dpo/1",
+        "raw file",
+        sha256,
+        "tinyworld/rationale_general",
+        "loss.name=dpo",
+    ):
         assert told in shown
     printed = subprocess.run([*command, "--json"], cwd=ROOT, check=True, capture_output=True)
     assert {p["name"] for p in json.loads(printed.stdout)["parents"]} == {"rationales", "sft"}
