@@ -73,6 +73,7 @@ def micro_model(tmp_path_factory: pytest.TempPathFactory) -> str:
             num_key_value_heads=2,
             max_position_embeddings=2048,
             tie_word_embeddings=True,
+            initializer_range=0.3,  # attention that matters: a wrong position must show
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,

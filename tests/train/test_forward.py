@@ -6,8 +6,8 @@ import torch
 
 from rayonale import losses, storage
 from rayonale.train import loop, policy
-from rayonale.train.batches import attention_mask, collate
-from rayonale.train.examples import Encoding, encode
+from rayonale.train.batches import ALIGN, attention_mask, collate
+from rayonale.train.examples import Encoding, columns_of, encode
 from rayonale.train.plan import micro_batches
 from rayonale.train.policy import Policy, check_forward, load_model
 from rayonale.train.settings import RationalePrompt, TrainSettings
@@ -19,7 +19,7 @@ ALL = ("chosen", "rejected", "rationale")
 @pytest.fixture(scope="module")
 def model(micro_model: str):
     torch.manual_seed(0)
-    return load_model(micro_model, "float32").eval()
+    return load_model(micro_model, "float32", 2_048).eval()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_gradient_does_not_depend_on_the_split(model, examples, options, world, 
             batch = collate(
                 [rows[i] for i in micro.rows],
                 loss.sequences,
-                values=loop.columns_of(loss),
+                values=columns_of(loss),
                 filler=micro.filler,
             )
             scores = loop.score(Policy(model), batch, loss, torch.device("cpu"))
@@ -132,17 +132,19 @@ def test_gradient_does_not_depend_on_the_split(model, examples, options, world, 
     assert (found - wanted).norm() < 1e-4 * wanted.norm()
 
 
-def test_first_dpo_loss_is_ln2(model, examples) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_first_dpo_loss_is_ln2(micro_model: str, examples, dtype: str) -> None:
     """The reference's log-probabilities come in other batches than the trainer's."""
-    loss, settings = losses.get("dpo"), TrainSettings(loss="dpo")
-    engine, cpu = Policy(model), torch.device("cpu")
+    loss, settings = losses.get("dpo"), TrainSettings(loss="dpo", dtype=dtype)
+    cpu, align = torch.device("cpu"), ALIGN[dtype]
+    engine = Policy(load_model(micro_model, dtype, 2_048).eval())
     known = []
     for example in examples[:12]:  # alone
-        batch = collate([example], loss.sequences)
+        batch = collate([example], loss.sequences, align=align)
         with torch.no_grad():
             chosen, rejected = engine(**batch.inputs(cpu)).tolist()
         known.append({**example, "ref_chosen_logprob": chosen, "ref_rejected_logprob": rejected})
-    batch = collate(known, loss.sequences, values=loop.columns_of(loss))  # together
+    batch = collate(known, loss.sequences, values=columns_of(loss), align=align)  # together
     tally = loop.Tally({"pairs": 12.0, "chosen": 1.0, "rejected": 1.0})
     value = tally.add(loop.score(engine, batch, loss, cpu), batch, loss, settings)
     assert value.item() == pytest.approx(0.6931472, abs=1e-5)
@@ -151,7 +153,7 @@ def test_first_dpo_loss_is_ln2(model, examples) -> None:
 def test_filler_infinities_do_not_spread(model, examples) -> None:
     loss, settings = losses.get("dpo"), TrainSettings(loss="dpo")
     rows = [{**examples[0], "ref_chosen_logprob": float("inf")}]
-    batch = collate(rows, loss.sequences, values=loop.columns_of(loss), filler=True)
+    batch = collate(rows, loss.sequences, values=columns_of(loss), filler=True)
     scores = loop.score(Policy(model), batch, loss, torch.device("cpu"))
     value = loop.Tally({"pairs": 1.0}).add(scores, batch, loss, settings)
     assert value.item() == 0.0

@@ -13,7 +13,7 @@ import torch
 from rayonale import losses, storage
 from rayonale.train import loop, shards
 from rayonale.train.batches import collate
-from rayonale.train.examples import Encoding
+from rayonale.train.examples import Encoding, columns_of
 from rayonale.train.plan import make_plan
 from rayonale.train.policy import Policy, load_model
 from rayonale.train.settings import RationalePrompt, TrainSettings
@@ -88,7 +88,7 @@ def plain(micro_model: str, shard: str) -> dict:
     loss = losses.get("rdpo")
     rows = shards.TokenRows([shard], loss.sequences)
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
-    policy = Policy(load_model(micro_model, "float32"))
+    policy = Policy(load_model(micro_model, "float32", 2_048))
     groups = [
         {"params": [p for p in policy.parameters() if p.ndim >= 2], "weight_decay": 0.01},
         {"params": [p for p in policy.parameters() if p.ndim < 2], "weight_decay": 0.0},
@@ -100,7 +100,7 @@ def plain(micro_model: str, shard: str) -> dict:
         rate = 1e-3 * (1 - step / (4 if step < 4 else 6))  # the worker's runs end at 4, then at 6
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = collate(rows.take(numbers), loss.sequences, values=loop.columns_of(loss))
+        batch = collate(rows.take(numbers), loss.sequences, values=columns_of(loss))
         scores = loop.score(policy, batch, loss, torch.device("cpu"))
         value = loop.Tally(rows.counts(numbers)).add(scores, batch, loss, settings)
         optimizer.zero_grad()

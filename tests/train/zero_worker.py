@@ -49,7 +49,7 @@ def run(options, spec, rank, world, device):
     hooks = loop.Hooks(entries.append, lambda now: None, lambda now: None)
 
     def start():
-        model = load_model(spec["model"], settings.dtype)
+        model = load_model(spec["model"], settings.dtype, settings.max_length)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return engine.start(Policy(model), settings, world)

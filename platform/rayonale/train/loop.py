@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rayonale import losses
 from rayonale.losses.spec import PAIRS, Loss, Scores
-from rayonale.train.batches import Batch, collate
+from rayonale.train.batches import ALIGN, Batch, collate
 from rayonale.train.examples import REFERENCE_OF, columns_of
 from rayonale.train.plan import MicroBatch, Plan, micro_batches
 from rayonale.train.schedule import learning_rate
@@ -92,7 +92,7 @@ def train(
         tally = Tally(counts)
         engine.train()
         for micro in split(rows, numbers, settings, world, device)[rank]:
-            batch = batch_of(rows, micro, loss)
+            batch = batch_of(rows, micro, loss, settings.dtype)
             scores = score(engine, batch, loss, device)
             value = tally.add(scores, batch, loss, settings)
             # The engine averages over workers; our counts are global already.
@@ -139,10 +139,11 @@ def split(
     )
 
 
-def batch_of(rows: TokenRows, micro: MicroBatch, loss: Loss) -> Batch:
+def batch_of(rows: TokenRows, micro: MicroBatch, loss: Loss, dtype: str) -> Batch:
     """The tensors of a micro-batch."""
     return collate(
-        rows.take(micro.rows), loss.sequences, values=columns_of(loss), filler=micro.filler
+        rows.take(micro.rows), loss.sequences, values=columns_of(loss), filler=micro.filler,
+        align=ALIGN[dtype],
     )
 
 
@@ -213,7 +214,7 @@ def validate(
     numbers = list(range(len(rows)))
     tally = Tally(rows.counts(numbers))
     for micro in split(rows, numbers, settings, world, device)[rank]:
-        batch = batch_of(rows, micro, loss)
+        batch = batch_of(rows, micro, loss, settings.dtype)
         tally.add(score(engine, batch, loss, device), batch, loss, settings)
     return tally.reduced(device)[0]
 
