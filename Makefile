@@ -5,6 +5,10 @@ PYTHON_IN_VENV = .venv/bin/python
 RECIPE ?= configs/rdpo/tinyworld.yaml
 TESTS ?=
 
+# Libraries are installed uncompiled; what is imported must be kept compiled, or every process that
+# Ray starts compiles it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-gpu setup lock check-lock clean-venv help
 
 help:

@@ -78,6 +78,18 @@ def test_stages_run_in_the_order_of_their_inputs(tmp_path: Path) -> None:
     assert loaded.stages["more"].settings == AddSettings(amount=2)
 
 
+def test_the_order_of_the_file_is_kept_where_it_can_be(tmp_path: Path) -> None:
+    text = """
+    stages:
+      z: {kind: count}
+      late: {kind: add, reads: {rows: m}}
+      b: {kind: add, reads: {rows: z}}
+      m: {kind: count}
+      a: {kind: add, reads: {rows: z}}
+    """
+    assert list(recipe.load(write(tmp_path, text)).stages) == ["z", "b", "m", "late", "a"]
+
+
 def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
     text = """
     extra: 1

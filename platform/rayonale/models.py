@@ -100,6 +100,7 @@ def _models_in(value: Any) -> Iterator[str]:
             yield from _models_in(item)
 
 
-def is_local(ref: str) -> bool:
-    """Whether loading the model needs no network."""
-    return Path(resolve(ref)).is_dir()
+def pinned(ref: str) -> tuple[str, str | None]:
+    """What Transformers' `from_pretrained` takes: a folder, or a hub name and its revision."""
+    found = resolve(ref)
+    return (found, None) if Path(found).is_dir() else revision(found)

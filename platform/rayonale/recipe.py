@@ -289,11 +289,21 @@ def _ordered(planned: Mapping[str, PlannedStage], problems: list[str]) -> list[P
     graph = {
         stage.name: [n for n in stage.upstream() if n in planned] for stage in planned.values()
     }
+    sorter = TopologicalSorter(graph)
     try:
-        order = list(TopologicalSorter(graph).static_order())
+        sorter.prepare()
     except CycleError as error:
         problems.append(f"stages: they read each other in a circle: {' → '.join(error.args[1])}")
         return []
+    # In the file's order wherever dependencies allow it: stages that share engines stay together.
+    order, place = list[str](), {name: number for number, name in enumerate(planned)}
+    ready: set[str] = set()
+    while sorter.is_active():
+        ready.update(sorter.get_ready())
+        name = min(ready, key=place.__getitem__)
+        ready.remove(name)
+        order.append(name)
+        sorter.done(name)
     return [planned[name] for name in order]
 
 

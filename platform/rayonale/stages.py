@@ -156,6 +156,7 @@ class Stage:
             "module:rayonale.losses.dpo" or "prompt:rationale_general".
         external_inputs: function of the settings that gives fingerprints of things outside the
             recipe (raw files): their change makes the stage run again.
+        own_devices: it computes on GPUs itself: engines that hold any are stopped before it runs.
         validate: further checks of settings against roles that need no data; returns messages.
         gives: what it leaves behind: `rows`, `model`, or both.
     """
@@ -166,6 +167,7 @@ class Stage:
     reads: Mapping[str, Reads] = field(default_factory=dict)
     adds: tuple[str, ...] = ()
     gives: tuple[str, ...] = ("rows",)
+    own_devices: bool = False
     sources: Callable[[Any], list[str]] = lambda settings: []
     external_inputs: Callable[[Any], Mapping[str, str]] = lambda settings: {}
     validate: Callable[[Any], list[str]] = lambda settings: []
@@ -258,6 +260,8 @@ def run_stage(
         out=out,
     ) as run:
         context = StageContext(name, out, inputs, engines, fingerprint, version, run)
+        if stage.own_devices:
+            engines.release(gpu_only=True)
         started = time.monotonic()
         result = stage.run(context, settings)
         seconds = time.monotonic() - started

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from rayonale import models
 from rayonale.data.controls import ChatCodec
 from rayonale.records import Message
 
@@ -44,7 +45,8 @@ def load_tokenizer(model_path: str, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    name, revision = models.pinned(model_path)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if chat_template is not None:
         tokenizer.chat_template = _template_text(chat_template, model_path, tokenizer)
     elif isinstance(tokenizer.chat_template, dict):

@@ -54,6 +54,13 @@ def run_pass(
     return report, work
 
 
+def greedy_repeats(n: int, sampling: Sampling) -> list[str]:
+    """A message when several samples of one prompt could only be equal."""
+    if n > 1 and sampling.temperature == 0:
+        return [f"n: {n} samples at temperature 0 are all the same; expected n = 1 or a temperature"]
+    return []
+
+
 def check_template(template: str, known: frozenset[str]) -> list[str]:
     """Messages about a template that is not there or asks for what it will not be given."""
     try:

@@ -18,7 +18,12 @@ import xxhash
 from pydantic import Field
 
 from rayonale import prompts
-from rayonale.enrich.generation import GenerationSettings, check_template, run_pass
+from rayonale.enrich.generation import (
+    GenerationSettings,
+    check_template,
+    greedy_repeats,
+    run_pass,
+)
 from rayonale.enrich.transcript import prompt_text, response_text
 from rayonale.generate import finish
 from rayonale.generate.settings import Completion, Request, Sampling, row_seed
@@ -83,6 +88,8 @@ class RationaleTask:
 
     def collect(self, row: Row, completions: list[Completion]) -> Row | Rejection:
         first = chosen_first(self.settings, row["id"])
+        if self.settings.control == "reversed":  # the prompt showed the two exchanged
+            first = not first
         found = [
             {
                 "text": each.text.strip(),
@@ -202,6 +209,16 @@ class _Tally:
         }
 
 
+def _validate(settings: RationaleSettings) -> list[str]:
+    told = check_template(settings.template, VARIABLES)
+    shows_order = told or "chosen_first" in prompts.variables(settings.template)
+    if settings.order == "shuffled" and not shows_order:
+        told.append(
+            f"order: 'shuffled' has no effect: {settings.template!r} does not use chosen_first"
+        )
+    return [*told, *greedy_repeats(settings.n, settings.sampling)]
+
+
 STAGE = Stage(
     kind="rationales",
     settings=RationaleSettings,
@@ -212,5 +229,5 @@ STAGE = Stage(
     },
     adds=(COLUMN,),
     sources=lambda settings: [f"prompt:{settings.template}"],
-    validate=lambda settings: check_template(settings.template, VARIABLES),
+    validate=_validate,
 )

@@ -83,7 +83,8 @@ class Scorer:
         self.job = job
         self.device = torch.device("cuda" if job.use_gpu else "cpu")
         self.tokenizer = job.encoding.tokenizer()
-        self.policy = Policy(load_model(job.encoding.model, job.dtype)).to(self.device).eval()
+        model = load_model(job.encoding.model, job.dtype, job.encoding.max_length)
+        self.policy = Policy(model).to(self.device).eval()
 
     def run(self, chunk: Chunk) -> dict[str, Any]:
         """Score one chunk and write its rows and rejects; nothing is done twice."""
@@ -116,7 +117,7 @@ class Scorer:
         """Sums over chosen and rejected, in the order of the examples."""
         import torch
 
-        from rayonale.train.batches import collate
+        from rayonale.train.batches import ALIGN, collate
         from rayonale.train.plan import micro_batches
         from rayonale.train.trees import tree_length
 
@@ -133,7 +134,9 @@ class Scorer:
         sequences = self.job.encoding.sequences
         with torch.no_grad():
             for micro in mine:
-                batch = collate([examples[row] for row in micro.rows], sequences)
+                batch = collate(
+                    [examples[row] for row in micro.rows], sequences, align=ALIGN[self.job.dtype]
+                )
                 logprob = self.policy(**batch.inputs(self.device)).cpu()
                 for name, column in zip(sequences, REFERENCE_COLUMNS, strict=True):
                     for row, index in zip(micro.rows, batch.sequence[name].tolist(), strict=True):

@@ -169,7 +169,7 @@ def logprobs(
         micro_batch_tokens=settings.micro_batch_tokens, max_length=settings.max_length,
     )  # fmt: skip
     reference.run(inner, forward)
-    columns = ["id", "ref_chosen_logprob", "ref_rejected_logprob"]
+    columns = ["id", "ref_chosen_logprob", "ref_rejected_logprob", "reference_fingerprint"]
     found = {
         row["id"]: (row["ref_chosen_logprob"], row["ref_rejected_logprob"])
         for row in storage.read_rows(storage.join(out, storage.ROWS), columns)
@@ -250,4 +250,5 @@ STAGE = Stage(
         "reference": Reads("model", optional=True),
     },
     adds=tuple(ROWS.names),
+    own_devices=True,
 )

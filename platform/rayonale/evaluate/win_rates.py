@@ -135,7 +135,16 @@ def chosen_pairs(
         ValueError: a name that no policy has, or fewer than two policies.
     """
     if settings.comparisons is not None:
-        return [(find(policies, a), find(policies, b)) for a, b in settings.comparisons]
+        found = [(find(policies, a), find(policies, b)) for a, b in settings.comparisons]
+        names = [comparison_name(a, b) for a, b in found]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        itself = [a.label for a, b in found if a is b]
+        if twice or itself:
+            raise ValueError(
+                f"comparisons: expected each pair of policies once; found twice: {twice}, with "
+                f"itself: {itself}"
+            )
+        return found
     if len(policies) < 2:
         raise ValueError(f"samples of {len(policies)} policy read; expected two or more")
     if settings.baseline is not None:

@@ -85,6 +85,7 @@ class Engines:
         key = (architecture(path), options)
         running = self._running.get(key)
         if running is None:
+            self._make_room(options)
             running = self._start(weights, options)
             self._running[key] = running
         return EnginePool(weights, options, running.replicas, running.gpu)
@@ -113,6 +114,14 @@ class Engines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _make_room(self, options: EngineOptions) -> None:
+        """Stop engines of other models when their GPUs are needed; stages run one by one."""
+        needed = options.replicas * options.tensor_parallel_size
+        if any(pool.gpu for pool in self._running.values()):
+            free = ray.available_resources().get("GPU", 0)
+            if free < needed:
+                self.release(gpu_only=True)
 
     def _start(self, weights: Weights, options: EngineOptions) -> EnginePool:
         resources = cluster.connect()

@@ -1,11 +1,11 @@
 """Trains the base model of tinyworld from scratch.
 
     stream(seed) ─ 32 examples a step ─ sorted by length into micro-batches ─┐
-    cross entropy of answer tokens + what a probe reads at responses' ends ──┤
+    cross entropy of answers and responses + what probes must read ──────────┤
                                Muon (matrices) + AdamW (the rest) ───────────┴─ base/
 
 Step i always learns from examples 32·i … 32·i + 31, and its learning rate is flat until
-the last half of the steps. So a killed run goes on from its checkpoint exactly, and a
+the last 60 % of the steps. So a killed run goes on from its checkpoint exactly, and a
 checkpoint from before the decay also serves a run with more or fewer steps.
 """
 
@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from rayonale.tinyworld.batches import Batch, micro_batches, tokenise
 from rayonale.tinyworld.muon import Muon
+from rayonale.tinyworld.probes import Probes
 from rayonale.tinyworld.tasks import example
 from rayonale.tinyworld.tokenizer import CONTEXT, build_tokenizer, save_tokenizer
 from rayonale.tinyworld.vocabulary import ATTRIBUTES
@@ -41,9 +42,11 @@ class BaseModelSettings:
         steps: optimizer steps.
         examples: per step.
         micro_batches: parts of a step by length, each computed on a core of its own.
-        probe_layer: layer after which a linear probe must read the six attributes of
-            a response at its last token; the probe is dropped when training ends.
-        probe_weight: weight of a probe's loss against an answer token's.
+        probe_layer: layer after which responses and requests are probed, see `probes.py`.
+        probe_weight: weight of an attribute's loss against an answer token's 1; a slot's
+            and a thing's weigh half of it.
+        shown_weight: weight of a token of a response in the prompt against an answer
+            token's; these teach which things are of a kind.
         matrix_rate, rate: peak learning rates of Muon and of AdamW.
         warmup: steps.
         decay: share of the steps, at the end, over which both rates fall to 0.
@@ -51,17 +54,18 @@ class BaseModelSettings:
         save_every: seconds between checkpoints.
     """
 
-    steps: int = 4000
+    steps: int = 1600
     seed: int = 0
     examples: int = 32
     micro_batches: int = 2
     probe_layer: int = 3
     probe_weight: float = 0.5
+    shown_weight: float = 0.5
     matrix_rate: float = 0.01
-    rate: float = 3e-3
+    rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 50
-    decay: float = 0.5
+    decay: float = 0.6
     hidden: int = 128
     layers: int = 5
     heads: int = 4
@@ -70,12 +74,7 @@ class BaseModelSettings:
 
 
 class ProbedModel(nn.Module):
-    """A Llama with tied embeddings, and the probe that helps it to learn to see.
-
-    Seeing what is right and wrong with a response is what every task here rests on; told
-    at the response's last token what there was to see, it learns to in a fraction of the
-    steps.
-    """
+    """A Llama with tied embeddings, and the probes that it learns with."""
 
     def __init__(self, settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
@@ -97,21 +96,38 @@ class ProbedModel(nn.Module):
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-        self.probe = nn.Linear(settings.hidden, len(ATTRIBUTES) * 5)
+        self.probes = Probes(settings.hidden, tokenizer)
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy in nats: summed over answer tokens, and over probed attributes.
+    def losses(self, batch: Batch) -> "Losses":
+        """All losses of a batch.
 
-        Logits are made for answer tokens only, a quarter of all. Padding is on the
-        right, where a causal model needs no mask for it.
+        Logits are made for responses and answers only. Padding is on the right, where a
+        causal model needs no mask for it.
         """
         found = self.llama.model(input_ids=batch.ids, output_hidden_states=True)
-        learnt = batch.answer[:, 1:]
+        answer = batch.answer[:, 1:]
+        learnt = answer | batch.shown[:, 1:]
         logits = self.llama.lm_head(found.last_hidden_state[:, :-1][learnt])
-        of_answer = functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="sum")
-        seen = found.hidden_states[self.layer][batch.rows, batch.columns]
-        read = self.probe(functional.rms_norm(seen, seen.shape[-1:])).view(-1, 5)
-        return of_answer, functional.cross_entropy(read, batch.values.view(-1), reduction="sum")
+        each = functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="none")
+        seen, first = found.hidden_states[self.layer], found.hidden_states[1]
+        return Losses(
+            each[answer[learnt]].sum(),
+            each[~answer[learnt]].sum(),
+            self.probes.of_attributes(seen[batch.rows, batch.columns], batch.values),
+            self.probes.of_slots(seen[batch.asked_rows, batch.asked_columns], batch.slots),
+            self.probes.of_things(first, batch.ids),
+        )
+
+
+class Losses(NamedTuple):
+    """Cross entropies in nats, summed: of answer tokens, of tokens of responses in the
+    prompt, and of the three probes."""
+
+    answer: Tensor
+    shown: Tensor
+    attributes: Tensor
+    slots: Tensor
+    things: Tensor
 
 
 def rate_factor(settings: BaseModelSettings, step: int) -> float:
@@ -123,12 +139,12 @@ def rate_factor(settings: BaseModelSettings, step: int) -> float:
 def build_optimizers(
     settings: BaseModelSettings, model: ProbedModel
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings, norms and the probe."""
+    """Muon for the matrices of the layers, AdamW for embeddings, norms and probes."""
     matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if ".layers." not in name or p.ndim != 2]
     return [
         Muon(matrices, lr=settings.matrix_rate, weight_decay=settings.weight_decay, momentum=0.95),
-        torch.optim.AdamW(others, lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0),
     ]
 
 
@@ -188,9 +204,11 @@ def _step(
     probes = sum(len(row.ends) for row in rows) * len(ATTRIBUTES)
 
     def backward(batch: Batch) -> tuple[float, float]:
-        of_answer, of_probe = model.losses(batch)
-        ((of_answer + settings.probe_weight * of_probe) / answers).backward()
-        return of_answer.item() / answers, of_probe.item() / probes
+        found = model.losses(batch)
+        probed = found.attributes + 0.5 * (found.slots + found.things)
+        loss = found.answer + settings.shown_weight * found.shown + settings.probe_weight * probed
+        (loss / answers).backward()
+        return found.answer.item() / answers, found.attributes.item() / probes
 
     # One core for each micro-batch: matrices this small gain little from being split. The
     # sum of two gradients is the same whichever comes first.

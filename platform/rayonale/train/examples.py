@@ -94,7 +94,7 @@ def encode(
             try:
                 messages, response = rationale_example(row, encoding.rationale, encoding.seed)
             except RationaleRejected as error:
-                return None, reject(row, RejectKind.FILTERED, error.reason, str(error))
+                return None, reject(row, error.kind, error.reason, str(error))
             responses = {"rationale": response}
         else:
             messages, responses = row["prompt"], {name: row[name] for name in names}

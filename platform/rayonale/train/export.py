@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rayonale import storage
+from rayonale import models, storage
 from rayonale.data import tokens
 from rayonale.train import engine as engines
 from rayonale.train.batches import Batch
@@ -86,7 +86,8 @@ def _write(
 ) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    config = AutoConfig.from_pretrained(start)
+    name, revision = models.pinned(start)
+    config = AutoConfig.from_pretrained(name, revision=revision)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     missing, unexpected = model.load_state_dict(dict(weights), strict=False, assign=True)
@@ -97,7 +98,7 @@ def _write(
             f"export: weights do not fit the config: {unexpected or still or missing}"
         )
     with suppress(OSError):  # the start has none: transformers derives one from the config
-        model.generation_config = GenerationConfig.from_pretrained(start)
+        model.generation_config = GenerationConfig.from_pretrained(name, revision=revision)
     model.save_pretrained(path)
     tokens.load_tokenizer(start, chat_template).save_pretrained(path)
 
@@ -105,7 +106,7 @@ def _write(
 @torch.no_grad()
 def verify(path: Path, snapshot: Snapshot, dtype: str, probe: Batch) -> None:
     """Refuse a folder that does not give the live model back: all tensors, and log-probs."""
-    model = load_model(str(path), dtype)
+    model = load_model(str(path), dtype, max_length=probe.tokens.shape[1])
     found = dict(model.named_parameters())
     for name, tensor in snapshot.weights.items():
         if name in found and not torch.equal(found[name].cpu(), tensor.to(found[name].dtype)):

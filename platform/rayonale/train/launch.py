@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rayonale import storage
 from rayonale.train import history
 from rayonale.train.settings import TrainSettings
@@ -142,6 +144,9 @@ def worker(config: dict[str, Any]) -> None:
     try:
         work(job)
     except (FloatingPointError, ValueError) as error:  # every worker raises these together
+        # Broken files can be one worker's alone: its failure must not be taken for an end.
+        if isinstance(error, pa.ArrowInvalid | json.JSONDecodeError | UnicodeError):
+            raise
         if ray.train.get_context().get_world_rank() == 0:
             told = f"{type(error).__name__}: {error}"
             storage.write_json(storage.join(job.work, REFUSED), {"error": told})
@@ -169,7 +174,7 @@ def work(job: Job) -> None:
         len(rows), settings.batch_pairs, epochs=settings.epochs, max_steps=settings.max_steps,
         seed=job.seed,
     )
-    model = load_model(job.start, settings.dtype)
+    model = load_model(job.start, settings.dtype, settings.max_length)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     live = engine.start(Policy(model).to(device), settings, world)
@@ -242,8 +247,9 @@ def summarise(
         "peak_memory_gib": max(entry["memory_gib"] for entry in entries),
         "padding_share": sum(e["padding_share"] for e in entries) / len(entries),
     }
-    if progress.best_loss is not None:
-        found["validation_loss"] = progress.best_loss
+    validated = {e["step"] + 1: e["validation/loss"] for e in entries if "validation/loss" in e}
+    if validated:  # of the exported weights, not of the best ones seen
+        found["validation_loss"] = validated.get(chosen, progress.best_loss)
     return found
 
 

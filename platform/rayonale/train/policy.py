@@ -73,16 +73,52 @@ def scaled(logits: Tensor, config: Any) -> Tensor:
     return logits
 
 
-def load_model(path: str, dtype: str) -> Any:
-    """A causal LM with SDPA attention (which takes our mask), in the compute dtype, on the CPU."""
+def load_model(path: str, dtype: str, max_length: int) -> Any:
+    """A causal LM with SDPA attention (which takes our mask), in the compute dtype, on the CPU.
+
+    Dropout is off: preferences compare log-probabilities of two passes, and the reference's were
+    computed without it (with policy = reference the first DPO loss is ln 2).
+
+    Args:
+        max_length: longest sequence that will be given, in tokens.
+
+    Raises:
+        ValueError: the model's attention has what a 4-D mask switches off without a word.
+    """
     from transformers import AutoModelForCausalLM
 
     from rayonale import models
 
-    name, revision = (path, None) if models.is_local(path) else models.revision(path)
-    return AutoModelForCausalLM.from_pretrained(
+    name, revision = models.pinned(path)
+    model = AutoModelForCausalLM.from_pretrained(
         name, revision=revision, dtype=DTYPES[dtype], attn_implementation="sdpa"
     )
+    check_attention(model.config.get_text_config(), type(model).__name__, max_length)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        if isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0
+    return model
+
+
+def check_attention(config: Any, name: str, max_length: int) -> None:
+    """Refuse attention that SDPA with a 4-D mask would change silently.
+
+    Raises:
+        ValueError: a sliding window shorter than `max_length`, or soft-capped attention.
+    """
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True) and max_length > window:
+        raise ValueError(
+            f"{name} attends to the last {window} tokens only, and max_length is {max_length}: "
+            f"packed training has no sliding window; set max_length to at most {window}"
+        )
+    if cap := getattr(config, "attn_logit_softcapping", None):
+        raise ValueError(
+            f"{name} caps its attention logits at {cap}, which SDPA attention leaves out; such "
+            "models cannot be trained here yet"
+        )
 
 
 @torch.no_grad()

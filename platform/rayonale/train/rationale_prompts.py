@@ -14,7 +14,7 @@ import xxhash
 
 from rayonale import prompts
 from rayonale.enrich.transcript import prompt_text, response_text
-from rayonale.records import Message
+from rayonale.records import Message, RejectKind
 from rayonale.train.settings import RationalePrompt
 
 # Names of the two responses that can be exchanged: "response A", "the first one", "the latter".
@@ -32,14 +32,22 @@ _UNCLEAR = re.compile(
     r"|\b(?:response|answer)s?\s+(?:above|below)\b",
     re.IGNORECASE,
 )
+# What still names a response by its place once the exchangeable names are taken out.
+_LEFT = re.compile(
+    r"\bB\b|\bA\b(?=['’]s\b|\s*[,.;:)]|\s+(?:and|or|but|is|was|has|does|than|while)\b)|\bthan A\b"
+    r"|(?i:\bthe (?:first|second)\b)"
+    r"|\b(?i:responses?|answers?|options?)\s+(?:#|(?i:one|two)\b)|\b(?:1st|2nd)\b"
+)
 
 
 class RationaleRejected(ValueError):
     """A row whose rationale cannot be trained on; `reason` is the reject's code."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(
+        self, reason: str, detail: str, kind: RejectKind = RejectKind.FILTERED
+    ) -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason, self.kind = reason, kind
 
 
 def rationale_example(
@@ -56,6 +64,12 @@ def rationale_example(
     if not rationales or not (rationales[0]["text"] or "").strip():
         raise RationaleRejected("no_rationale", "the row has no rationale")
     rationale = rationales[0]
+    if rationale.get("finish_reason") == "length":
+        raise RationaleRejected(
+            "rationale_cut_off",
+            "the rationale was cut at the sampling limit (max_tokens): it has no end to learn",
+            RejectKind.LIMIT,
+        )
     generated_first = bool(rationale["chosen_first"])
     chosen_first = {
         "generated": generated_first,
@@ -64,7 +78,7 @@ def rationale_example(
     }[settings.order]
     text = rationale["text"].strip()
     if chosen_first != generated_first:
-        if unclear := _UNCLEAR.search(text):
+        if unclear := _UNCLEAR.search(text) or _LEFT.search(_NAME.sub("", text)):
             raise RationaleRejected(
                 "unclear_reference",
                 f"the rationale says {unclear[0]!r}, which cannot follow a changed order",

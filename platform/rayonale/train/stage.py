@@ -241,7 +241,8 @@ def sources(settings: TrainSettings) -> list[str]:
 
 
 STAGE = Stage(
-    kind="train", settings=TrainSettings, run=run, sources=sources, gives=("model",), own_devices=True,
+    kind="train", settings=TrainSettings, run=run, sources=sources, gives=("model",),
+    own_devices=True,
     reads={
         "rows": Reads("rows", columns=("id", "split", "prompt", "chosen")),
         "model": Reads("model", optional=True),

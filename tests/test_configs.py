@@ -1,0 +1,55 @@
+"""Every recipe that ships is checked whole: nothing is run, nothing downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rayonale import recipe
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_a_recipe_is_sound(path: Path) -> None:
+    loaded = recipe.load(str(path))
+    assert loaded.description
+    report = loaded.stages["report"]
+    left_out = set(loaded.stages) - {"report"} - set(report.upstream())
+    assert not left_out, f"stages that the report does not show: {left_out}"
+
+
+@pytest.mark.parametrize("name", ["ultrafeedback", "orca"])
+def test_the_papers_settings(name: str) -> None:
+    """arXiv 2407.14477: AdamW 5e-7, batch 32, 150 warm-up steps, clip 10, lengths, beta, gamma."""
+    stages = recipe.load(str(CONFIGS / "rdpo" / f"{name}.yaml")).stages
+    for stage in ("sft", "dpo", "rdpo", "rationale_only"):
+        settings = stages[stage].settings.model_dump()
+        assert settings["learning_rate"] == 5e-7
+        assert settings["batch_pairs"] == 32
+        assert settings["warmup_steps"] == 150
+        assert settings["clip"] == 10
+        assert settings["epochs"] == 1
+        assert (settings["max_length"], settings["max_prompt_length"]) == (2048, 1024)
+    assert stages["dpo"].settings.model_dump()["loss"]["beta"] == 0.1
+    rdpo = stages["rdpo"].settings.model_dump()["loss"]
+    assert (rdpo["form"], rdpo["gamma"]) == ("paper", 2.0)
+    for stage in ("dpo", "rdpo", "rationale_only"):
+        assert stages[stage].reads["model"] == "sft"
+    assert stages["samples_rdpo"].settings.model_dump()["limit"] == 512
+    judge = stages["win_rates"].settings.model_dump()["judges"][0]
+    assert judge["repeats"] == 3
+    assert stages["rationales"].settings.model_dump()["sampling"]["top_p"] == 0.95
+
+
+def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
+    path = str(CONFIGS / "rdpo" / "tinyworld.yaml")
+    with pytest.raises(recipe.RecipeError) as caught:
+        recipe.load(path, ["stages.rdpo.loss.gama=2", "stages.dpo.loss.gamma=2",
+                           "stages.sft.loss.beta=0.1"])
+    told = str(caught.value)
+    assert "stages.rdpo.loss" in told and "gama" in told
+    assert "stages.dpo.loss" in told and "gamma" in told  # DPO has no rationale term
+    assert "stages.sft.loss" in told and "beta" in told
