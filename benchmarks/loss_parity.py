@@ -113,15 +113,21 @@ class _Anything(dict[str, Any]):
 
 def _accelerator() -> SimpleNamespace:
     return SimpleNamespace(
-        device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x,
-        num_processes=1, parallelism_config=None,
+        device=torch.device("cpu"),
+        gather=lambda x: x,
+        gather_for_metrics=lambda x: x,
+        num_processes=1,
+        parallelism_config=None,
     )
 
 
 def _outputs(logprobs: torch.Tensor, mask: torch.Tensor) -> SimpleNamespace:
     zeros = torch.zeros_like(logprobs.detach())
     return SimpleNamespace(
-        log_probs=logprobs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(),
+        log_probs=logprobs,
+        entropy=zeros,
+        mean_logits=zeros,
+        is_top1=zeros.bool(),
         label_mask=mask,
     )
 
@@ -132,15 +138,27 @@ def _trl_dpo(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.T
     mask = torch.cat([given["chosen_mask"], given["rejected_mask"]])
     logprobs = torch.cat([given["chosen"], given["rejected"]])
     trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True), accelerator=_accelerator(), aux_loss_enabled=False,
-        ld_alpha=None, precompute_ref_logps=True, f_divergence_type="reverse_kl",
-        loss_types=["sigmoid"], loss_weights=[1.0], beta=options["beta"], label_smoothing=0.0,
-        use_weighting=False, _metrics={"train": _Anything()}, _total_train_tokens=0, _tp_size=1,
+        model=SimpleNamespace(training=True),
+        accelerator=_accelerator(),
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=["sigmoid"],
+        loss_weights=[1.0],
+        beta=options["beta"],
+        label_smoothing=0.0,
+        use_weighting=False,
+        _metrics={"train": _Anything()},
+        _total_train_tokens=0,
+        _tp_size=1,
     )
     width = torch.cat([torch.zeros(16, 1, dtype=torch.bool), mask], dim=1).long()
     inputs = {
-        "input_ids": torch.zeros_like(width), "attention_mask": torch.ones_like(width),
-        "completion_mask": width, "ref_chosen_logps": given["ref_chosen"],
+        "input_ids": torch.zeros_like(width),
+        "attention_mask": torch.ones_like(width),
+        "completion_mask": width,
+        "ref_chosen_logps": given["ref_chosen"],
         "ref_rejected_logps": given["ref_rejected"],
     }
     compute: Any = DPOTrainer._compute_loss
@@ -153,12 +171,16 @@ def _trl_sft(given: dict[str, torch.Tensor]) -> torch.Tensor:
 
     mask = given["chosen_mask"]
     trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True), accelerator=_accelerator(), aux_loss_enabled=False,
-        compute_loss_func=None, label_smoother=None, _metrics={"train": _Anything()},
-        _total_train_tokens=0, _tp_size=1, get_tp_size=lambda: 1,
-        args=SimpleNamespace(
-            loss_type="nll", max_length=None, average_tokens_across_devices=False
-        ),
+        model=SimpleNamespace(training=True),
+        accelerator=_accelerator(),
+        aux_loss_enabled=False,
+        compute_loss_func=None,
+        label_smoother=None,
+        _metrics={"train": _Anything()},
+        _total_train_tokens=0,
+        _tp_size=1,
+        get_tp_size=lambda: 1,
+        args=SimpleNamespace(loss_type="nll", max_length=None, average_tokens_across_devices=False),
     )
     inputs = {"input_ids": mask.long(), "attention_mask": mask.long(), "labels": mask.long()}
     compute: Any = SFTTrainer.compute_loss
@@ -170,12 +192,19 @@ def _trl_dpo_loss(options: dict[str, Any], given: dict[str, torch.Tensor]) -> to
     from trl import DPOTrainer
 
     trainer = SimpleNamespace(
-        accelerator=_accelerator(), reference_free=False, f_divergence_type="reverse_kl",
-        beta=options["beta"], label_smoothing=options["label_smoothing"], f_divergence_params=None,
+        accelerator=_accelerator(),
+        reference_free=False,
+        f_divergence_type="reverse_kl",
+        beta=options["beta"],
+        label_smoothing=options["label_smoothing"],
+        f_divergence_params=None,
     )
     compute: Any = DPOTrainer.dpo_loss
     losses, _, _ = compute(
-        trainer, given["chosen"].sum(1), given["rejected"].sum(1), given["ref_chosen"],
+        trainer,
+        given["chosen"].sum(1),
+        given["rejected"].sum(1),
+        given["ref_chosen"],
         given["ref_rejected"],
     )
     result: torch.Tensor = losses.mean()
@@ -204,13 +233,26 @@ def ask_peer(version: str, folder: Path) -> dict[str, Any]:
     """Install a peer if it is not there and run it."""
     place = folder / version
     if not place.is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target",
-                   str(place), "-r", str(ROOT / "requirements" / PEERS[version])]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(place),
+            "-r",
+            str(ROOT / "requirements" / PEERS[version]),
+        ]
         subprocess.run(command, check=True)
     environment = {**os.environ, "PYTHONPATH": str(place), "TRL_EXPERIMENTAL_SILENCE": "1"}
     run = subprocess.run(
-        [sys.executable, __file__, "--peer", version], env=environment, capture_output=True,
-        text=True, check=False,
+        [sys.executable, __file__, "--peer", version],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     for line in run.stdout.splitlines():
         if line.startswith("PEER "):
@@ -241,8 +283,10 @@ def main() -> int:
         pairs = zip(mine["gradient"], theirs["gradient"], strict=True)
         gradient = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
         worst = max(worst, loss, gradient)
-        print(f"{name:18} {version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
-              f"{gradient:9.1e}")
+        print(
+            f"{name:18} {version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
+            f"{gradient:9.1e}"
+        )
     for name, why in LACKING.items():
         print(f"{name:18} {'–':8} {why}")
     print(f"largest difference {worst:.1e}, tolerance {TOLERANCE:.0e}")

@@ -47,8 +47,9 @@ def test_the_papers_settings(name: str) -> None:
 def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
     path = str(CONFIGS / "rdpo" / "tinyworld.yaml")
     with pytest.raises(recipe.RecipeError) as caught:
-        recipe.load(path, ["stages.rdpo.loss.gama=2", "stages.dpo.loss.gamma=2",
-                           "stages.sft.loss.beta=0.1"])
+        recipe.load(
+            path, ["stages.rdpo.loss.gama=2", "stages.dpo.loss.gamma=2", "stages.sft.loss.beta=0.1"]
+        )
     told = str(caught.value)
     assert "stages.rdpo.loss" in told and "gama" in told
     assert "stages.dpo.loss" in told and "gamma" in told  # DPO has no rationale term

@@ -101,7 +101,7 @@ def _flags(stage: stages.Stage) -> type[BaseSettings]:
     fields["name"] = (str | None, Field(None, description="name of this run (default: the kind)"))
 
     class Flags(BaseSettings):
-        model_config = ConfigDict(  # type: ignore[assignment]
+        model_config = ConfigDict(  # type: ignore[assignment,typeddict-unknown-key]
             extra="forbid",
             protected_namespaces=(),
             cli_kebab_case=False,

@@ -28,6 +28,9 @@ def run(
     wanted = _needed(recipe, only)
     outputs: dict[str, StageOutput] = {}
     force = set(force)
+    for name in wanted:  # in running order: what reads a forced stage is stale too
+        if force & set(recipe.stages[name].upstream()):
+            force.add(name)
     cluster.connect(num_cpus)
     with (
         tracking.Tracker(

@@ -206,7 +206,8 @@ def _parse_stage(name: str, raw: Any) -> tuple[list[str], PlannedStage | None]:
 def _parse_reads(at: str, stage: Stage, raw: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(raw, dict):
         return {}, [f"{at}.reads: expected a mapping role: stage; roles: {_roles(stage)}"]
-    problems, reads = [], {}
+    problems: list[str] = []
+    reads: dict[str, str | list[str]] = {}
     for role, names in raw.items():
         if role not in stage.reads:
             problems.append(f"{at}.reads.{role}: unknown role; {stage.kind} reads: {_roles(stage)}")

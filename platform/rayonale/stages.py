@@ -248,7 +248,11 @@ def run_stage(
         log.info("%s: unchanged, reused (%s)", name, out)
         tracker.note_reuse(name, manifest)
         return StageOutput(name, out, fingerprint, stage.kind, manifest)
+    if force:
+        storage.remove(manifest_uri)  # first: a kill from here on leaves an unfinished stage
+        storage.remove(out)
     version = code_version(stage, settings)
+    external = external_fingerprints(stage, settings)
     log.info("%s: %s → %s", name, stage.kind, out)
     with tracker.stage_run(
         name=name,
@@ -265,6 +269,9 @@ def run_stage(
         started = time.monotonic()
         result = stage.run(context, settings)
         seconds = time.monotonic() - started
+        if (now := external_fingerprints(stage, settings)) != external:
+            changed = sorted(key for key in external if now.get(key) != external[key])
+            raise ValueError(f"stages.{name}: {', '.join(changed)} changed while it was read")
         manifest = {
             "name": name,
             "kind": stage.kind,
@@ -272,7 +279,7 @@ def run_stage(
             "code_version": version,
             "settings": settings.model_dump(mode="json"),
             "inputs": {role: _describe(outputs) for role, outputs in inputs.items()},
-            "external": external_fingerprints(stage, settings),
+            "external": external,
             "rows_in": result.rows_in,
             "rows_out": result.rows_out,
             "rejects": result.rejects,

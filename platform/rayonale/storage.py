@@ -14,8 +14,10 @@ a file, whatever is killed when.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -63,6 +65,9 @@ def write_bytes(uri: str, data: bytes) -> None:
     temporary = f"{parent}/.{uuid.uuid4().hex}.tmp"
     with fs.open(temporary, "wb") as file:
         file.write(data)
+        with suppress(OSError, AttributeError):  # remote files have no descriptor
+            file.flush()
+            os.fsync(file.fileno())  # a name must not outlive its content when the power goes
     fs.mv(temporary, path)
 
 
@@ -85,7 +90,14 @@ def read_json(uri: str) -> Any:
 def parquet_files(folder: str) -> list[str]:
     """Parquet files of a folder in name order, as URIs that Ray Data and pyarrow open."""
     fs, path = filesystem(folder)
-    found = sorted(fs.glob(f"{path.rstrip('/')}/*.parquet"))
+    try:
+        listed = fs.ls(
+            path.rstrip("/"), detail=False
+        )  # glob would read [ and * in the folder's name
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = [(f, f.rstrip("/").rsplit("/", 1)[-1]) for f in listed]
+    found = sorted(f for f, n in names if n.endswith(".parquet") and not n.startswith("."))
     return [fs.unstrip_protocol(f) if "://" in folder else f for f in found]
 
 
@@ -137,6 +149,7 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 def write_rows(folder: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
     """Write rows to a folder; an empty iterable still leaves one (empty) file with the schema."""
+    remove(folder)  # files of a killed attempt that this one does not overwrite
     with ParquetWriter(folder, schema) as writer:
         for row in rows:
             writer.write(row)
@@ -156,7 +169,10 @@ def dataset(folder: str) -> pads.Dataset:
         raise ValueError(f"{folder}: no Parquet files found")
     fs, _ = filesystem(folder)
     paths = [fs._strip_protocol(f) for f in files]
-    return pads.dataset(paths, filesystem=pafs.PyFileSystem(pafs.FSSpecHandler(fs)))
+    arrow = pafs.PyFileSystem(pafs.FSSpecHandler(fs))
+    factory = pads.FileSystemDatasetFactory(arrow, paths, pads.ParquetFileFormat())
+    # Of all files: by the first one alone, columns of later ones would be lost.
+    return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
 
 
 def schema(folder: str) -> pa.Schema:

@@ -103,7 +103,12 @@ def run_ingest(out: Path | str, *, raw: str | None = None, **settings: Any) -> s
     """Run the stage's function into a folder."""
     inputs = {} if raw is None else {"raw": stages.StageOutput("raw", raw, "0" * 32)}
     context = stages.StageContext(
-        name="pairs", out=str(out), inputs=inputs, engines=None, fingerprint="", code_version="",
+        name="pairs",
+        out=str(out),
+        inputs=inputs,
+        engines=None,
+        fingerprint="",
+        code_version="",
         run=None,  # type: ignore[arg-type]
     )
     checked = IngestSettings.model_validate(settings)

@@ -8,8 +8,12 @@ from rayonale.records import RejectKind
 
 
 def pair(prompt=None, chosen="a", rejected="b", **columns):
-    return {"prompt": prompt or [user("q")], "chosen": [assistant(chosen)],
-            "rejected": [assistant(rejected)], **columns}
+    return {
+        "prompt": prompt or [user("q")],
+        "chosen": [assistant(chosen)],
+        "rejected": [assistant(rejected)],
+        **columns,
+    }
 
 
 def system(text="s"):
@@ -45,8 +49,12 @@ def test_wrong_roles(prompt, found):
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t"])
 def test_blank_messages(blank):
-    for row in (pair([user(blank)]), pair([system(blank), user("q")]), pair(chosen=blank),
-                pair(rejected=blank)):
+    for row in (
+        pair([user(blank)]),
+        pair([system(blank), user("q")]),
+        pair(chosen=blank),
+        pair(rejected=blank),
+    ):
         with pytest.raises(BadRow) as caught:
             checks.check_row(row, "pair")
         assert caught.value.reason == "empty_field"

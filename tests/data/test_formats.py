@@ -74,8 +74,14 @@ def test_detection_tells_what_it_found_and_the_choices():
 
 
 def test_detection_of_an_ambiguous_record_lists_the_candidates():
-    both = {"question": "q", "chosen": "a b", "rejected": "a c",
-            "info": {}, "summaries": [], "choice": 0}
+    both = {
+        "question": "q",
+        "chosen": "a b",
+        "rejected": "a c",
+        "info": {},
+        "summaries": [],
+        "choice": 0,
+    }
     with pytest.raises(ValueError, match=r"fits several formats: orca, tldr; set `format`"):
         formats.detect([both], "x.jsonl")
 
@@ -141,12 +147,20 @@ def test_implicit_prompt_is_parted_at_white_space():
 
 def test_sharegpt_roles():
     turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}]
-    row = convert("sharegpt", conversations=turns, chosen={"from": "gpt", "value": "a"},
-                  rejected={"from": "gpt", "value": "b"})
+    row = convert(
+        "sharegpt",
+        conversations=turns,
+        chosen={"from": "gpt", "value": "a"},
+        rejected={"from": "gpt", "value": "b"},
+    )
     assert [m["role"] for m in row["prompt"]] == ["system", "user"]
     tool = [{"from": "observation", "value": "o"}]
-    bad = refused("sharegpt", conversations=tool, chosen={"from": "gpt", "value": "a"},
-                  rejected={"from": "gpt", "value": "b"})
+    bad = refused(
+        "sharegpt",
+        conversations=tool,
+        chosen={"from": "gpt", "value": "a"},
+        rejected={"from": "gpt", "value": "b"},
+    )
     assert bad.reason == "wrong_roles"
     assert "conversations[0].from: found text 'observation'" in bad.detail
 
@@ -198,14 +212,40 @@ def test_what_is_not_converted_is_kept():
 # ---- fuzzing: whatever JSON holds, the only exception is BadRow -----------------------------
 
 TEXT = st.text(max_size=8) | st.sampled_from(
-    ["user", "assistant", "human", "\n\nHuman: a\n\nAssistant: b", "a", "b", "", " ", "\ud800",
-     "## Human:\na\n## Assistant:\nb", "Human:"]
+    [
+        "user",
+        "assistant",
+        "human",
+        "\n\nHuman: a\n\nAssistant: b",
+        "a",
+        "b",
+        "",
+        " ",
+        "\ud800",
+        "## Human:\na\n## Assistant:\nb",
+        "Human:",
+    ]
 )
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
-KEYS = st.sampled_from(["role", "content", "from", "value", "text", "title", "post", "article",
-                        "confidence", "score_chosen", "policy", "id"]) | st.text(max_size=3)
+KEYS = st.sampled_from(
+    [
+        "role",
+        "content",
+        "from",
+        "value",
+        "text",
+        "title",
+        "post",
+        "article",
+        "confidence",
+        "score_chosen",
+        "policy",
+        "id",
+    ]
+) | st.text(max_size=3)
 JSON = st.recursive(
-    SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    SCALAR,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=8,
 )
 MESSAGE = st.fixed_dictionaries(
@@ -213,10 +253,33 @@ MESSAGE = st.fixed_dictionaries(
 )
 VALUE = JSON | st.lists(MESSAGE, max_size=4)
 FIELDS = [
-    "prompt", "chosen", "rejected", "question", "system", "conversations", "messages",
-    "completion", "label", "info", "summaries", "choice", "worker", "extra", "text", "score",
-    "metadata", "score_chosen", "score_rejected", "response_a", "response_b", "preferred",
-    "score_a", "score_b", "attributes_a", "confidence", "annotator",
+    "prompt",
+    "chosen",
+    "rejected",
+    "question",
+    "system",
+    "conversations",
+    "messages",
+    "completion",
+    "label",
+    "info",
+    "summaries",
+    "choice",
+    "worker",
+    "extra",
+    "text",
+    "score",
+    "metadata",
+    "score_chosen",
+    "score_rejected",
+    "response_a",
+    "response_b",
+    "preferred",
+    "score_a",
+    "score_b",
+    "attributes_a",
+    "confidence",
+    "annotator",
 ]
 RAW = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), VALUE, max_size=8)
 

@@ -12,8 +12,12 @@ GOLDEN_IDS = ["64fe4126b3a03887aa65a5fc10facf95", "3e4cdd1bde0392811ddece89abc26
 
 
 def row(prompt="q", chosen="a", rejected="b", **columns):
-    return {"prompt": [user(prompt)], "chosen": [assistant(chosen)],
-            "rejected": [assistant(rejected)], **columns}
+    return {
+        "prompt": [user(prompt)],
+        "chosen": [assistant(chosen)],
+        "rejected": [assistant(rejected)],
+        **columns,
+    }
 
 
 def test_ids_are_these_for_ever():
@@ -27,8 +31,14 @@ def test_what_counts():
     base = ids.content_key(row(), "pair")
     assert ids.content_key(row(metadata={"x": 1}, source="f", line=3, split="test"), "pair") == base
     assert ids.content_key(row(annotator=None, score_chosen=None), "pair") == base
-    others = [row(prompt="r"), row(chosen="b", rejected="a"), row(annotator="w"),
-              row(confidence=3.0), row(score_chosen=1.0), row(score_rejected=1.0)]
+    others = [
+        row(prompt="r"),
+        row(chosen="b", rejected="a"),
+        row(annotator="w"),
+        row(confidence=3.0),
+        row(score_chosen=1.0),
+        row(score_rejected=1.0),
+    ]
     keys = {ids.content_key(other, "pair") for other in others}
     assert len(keys) == len(others) and base not in keys
     assert ids.content_key(row(), "labelled") != base

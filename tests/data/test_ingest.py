@@ -47,11 +47,18 @@ def test_rows_have_the_schema_and_say_where_they_come_from(tmp_path):
     row = rows_of(tmp_path / "out")[0]
     assert len(row.pop("id")) == 32 and row.pop("split") in ("train", "validation", "test")
     assert row == {
-        "source": uri, "line": 1, "format": "trl_standard", "annotator": None, "occurrence": 0,
+        "source": uri,
+        "line": 1,
+        "format": "trl_standard",
+        "annotator": None,
+        "occurrence": 0,
         "prompt": [{"role": "user", "content": "Name 1 birds."}],
         "chosen": [{"role": "assistant", "content": "wren 1"}],
         "rejected": [{"role": "assistant", "content": "oak 1"}],
-        "score_chosen": 9.0, "score_rejected": 4.0, "confidence": None, "metadata": '{"tag":"t"}',
+        "score_chosen": 9.0,
+        "score_rejected": 4.0,
+        "confidence": None,
+        "metadata": '{"tag":"t"}',
     }
     (entry,) = result.raw_inputs
     assert entry["uri"] == uri and entry["bytes"] == Path(uri).stat().st_size
@@ -67,8 +74,11 @@ def test_every_kind_of_reject(tmp_path):
         ("wrong_type", "invalid", raw(0, chosen=3)),
         ("wrong_type", "invalid", "[1]"),
         ("chosen_equals_rejected", "invalid", raw(0, chosen="oak 0")),
-        ("non_finite_score", "invalid", '{"prompt": "p", "chosen": "a", "rejected": "b", '
-                                        '"score_chosen": NaN}'),
+        (
+            "non_finite_score",
+            "invalid",
+            '{"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": NaN}',
+        ),
         ("not_utf8", "invalid", '{"prompt": "p", "chosen": "a\\ud800", "rejected": "b"}'),
         ("not_utf8", "invalid", '{"prompt": "p", "chosen": "a", "rejected": "b", "x": "\\udfff"}'),
         ("equal_scores", "filtered", raw(0, score_chosen=1, score_rejected=1)),
@@ -77,13 +87,24 @@ def test_every_kind_of_reject(tmp_path):
     ]
     uri = write(tmp_path / "x.jsonl", good + [line for *_, line in bad])
     result = run_ingest(
-        tmp_path / "out", sources=[{"uri": uri, "format": "trl_standard"}],
-        max_invalid_share=0.1, drop_equal_scores=True, max_prompt_chars=100, max_line_bytes=1_500,
+        tmp_path / "out",
+        sources=[{"uri": uri, "format": "trl_standard"}],
+        max_invalid_share=0.1,
+        drop_equal_scores=True,
+        max_prompt_chars=100,
+        max_line_bytes=1_500,
     )
     assert (result.rows_in, result.rows_out) == (112, 100)
     assert result.rejects == {
-        "invalid": {"unparsable_line": 1, "missing_field": 1, "empty_field": 1, "wrong_type": 2,
-                    "chosen_equals_rejected": 1, "non_finite_score": 1, "not_utf8": 2},
+        "invalid": {
+            "unparsable_line": 1,
+            "missing_field": 1,
+            "empty_field": 1,
+            "wrong_type": 2,
+            "chosen_equals_rejected": 1,
+            "non_finite_score": 1,
+            "not_utf8": 2,
+        },
         "filtered": {"equal_scores": 1},
         "limit": {"over_long": 1, "line_too_long": 1},
     }
@@ -103,8 +124,10 @@ def test_too_many_invalid_records_fail_with_reasons_and_examples(tmp_path):
         run_ingest(tmp_path / "out", sources=[{"uri": uri}])
     told = str(caught.value)
     assert "10 of 100 records (10.0 %) are invalid, at most 5 % allowed" in told
-    assert told.index("unparsable_line (5)") < told.index("empty_field (3)") < told.index(
-        "wrong_type (2)"
+    assert (
+        told.index("unparsable_line (5)")
+        < told.index("empty_field (3)")
+        < told.index("wrong_type (2)")
     )
     assert f"{uri}:91: " in told
     assert len(rejects_of(tmp_path / "out")) == 10
@@ -120,7 +143,11 @@ def test_repeated_annotations_are_kept(tmp_path):
     result = run_ingest(tmp_path / "out", sources=[{"uri": uri, "annotator_field": "by"}])
     found = rows_of(tmp_path / "out")
     assert [(r["annotator"], r["occurrence"]) for r in found] == [
-        ("ann", 0), ("ann", 0), ("bob", 0), ("ann", 1), ("ann", 2)
+        ("ann", 0),
+        ("ann", 0),
+        ("bob", 0),
+        ("ann", 1),
+        ("ann", 2),
     ]
     assert len({r["id"] for r in found}) == 5
     assert result.metrics["repeated_rows"] == 2
@@ -241,8 +268,11 @@ def test_split_shares_and_disjointness(tmp_path):
     rows = [raw(i % 500, chosen=f"answer {i}") for i in range(2_000)]
     rows += [raw(i, prompt=f"  NAME {i}   birds.\n", chosen="other") for i in range(500)]
     uri = write(tmp_path / "x.jsonl", rows)
-    result = run_ingest(tmp_path / "out", sources=[{"uri": uri}],
-                        splits={"train": 0.6, "validation": 0.2, "test": 0.2})
+    result = run_ingest(
+        tmp_path / "out",
+        sources=[{"uri": uri}],
+        splits={"train": 0.6, "validation": 0.2, "test": 0.2},
+    )
     by_prompt = {}
     for row in rows_of(tmp_path / "out"):
         key = " ".join(row["prompt"][0]["content"].split()).lower()
@@ -319,15 +349,22 @@ def test_renamed_fields(tmp_path):
 
 def test_token_limits_count_as_training_does(tmp_path, tinyworld_model):
     uri = write(tmp_path / "x.jsonl", [raw(1), raw(2, rejected="oak " * 200)])
-    result = run_ingest(tmp_path / "out", sources=[{"uri": uri}], model=str(tinyworld_model),
-                        max_tokens=150)
+    result = run_ingest(
+        tmp_path / "out", sources=[{"uri": uri}], model=str(tinyworld_model), max_tokens=150
+    )
     assert result.rejects == {"limit": {"over_long": 1}}
     assert "prompt + rejected: found" in rejects_of(tmp_path / "out")[0]["detail"]
 
 
 def test_raw_folder_of_a_stage(tmp_path):
-    row = {"prompt": "p", "response_a": "x", "response_b": "y", "preferred": "b", "score_a": 1.0,
-           "score_b": 2.0}
+    row = {
+        "prompt": "p",
+        "response_a": "x",
+        "response_b": "y",
+        "preferred": "b",
+        "score_a": 1.0,
+        "score_b": 2.0,
+    }
     write(tmp_path / "pairs-00000.jsonl", [{**row, "prompt": f"p {i}"} for i in range(5)])
     result = run_ingest(tmp_path / "out", raw=str(tmp_path))
     assert result.rows_out == 5 and result.details["sources"][0]["format"] == "tinyworld"
@@ -345,9 +382,16 @@ def test_labelled_rows(tmp_path):
 
 
 def test_odd_metadata_from_parquet(tmp_path):
-    table = pa.table({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"],
-                      "blob": pa.array([b"\xff\x00"]), "when": pa.array([0], pa.timestamp("us")),
-                      "x": [float("nan")]})
+    table = pa.table(
+        {
+            "prompt": ["p"],
+            "chosen": ["a"],
+            "rejected": ["b"],
+            "blob": pa.array([b"\xff\x00"]),
+            "when": pa.array([0], pa.timestamp("us")),
+            "x": [float("nan")],
+        }
+    )
     storage.write_table(f"{tmp_path}/x.parquet", table)
     run_ingest(tmp_path / "out", sources=[{"uri": f"{tmp_path}/x.parquet"}])
     metadata = json.loads(rows_of(tmp_path / "out")[0]["metadata"])

@@ -24,7 +24,9 @@ def test_lines_numbers_and_blank_lines():
 
 def test_limit_is_inclusive_and_a_longer_line_does_not_hide_the_next():
     assert read(b"12345\n123456\nx\n", 5) == [
-        Line(1, b"12345", 0), Line(2, b"123456", 6), Line(3, b"x", 0)
+        Line(1, b"12345", 0),
+        Line(2, b"123456", 6),
+        Line(3, b"x", 0),
     ]
     assert read(b"x\n" + b"y" * 1000, 5) == [Line(1, b"x", 0), Line(2, b"y" * 200, 1000)]
 

@@ -11,10 +11,14 @@ from rayonale import storage
 # file → format, rows, rejects by reason
 FILES = {
     "hh_rlhf/helpful_base_train1200": (
-        "hh_rlhf", 1198, {"prompts_differ": 7, "wrong_roles": 3, "empty_field": 2}
+        "hh_rlhf",
+        1198,
+        {"prompts_differ": 7, "wrong_roles": 3, "empty_field": 2},
     ),
     "hh_rlhf/helpful_base_test512": (
-        "hh_rlhf", 512, {"prompts_differ": 2, "wrong_roles": 2, "empty_field": 1}
+        "hh_rlhf",
+        512,
+        {"prompts_differ": 2, "wrong_roles": 2, "empty_field": 1},
     ),
     "hh_rlhf/harmless_base_train500": ("hh_rlhf", 494, {"empty_field": 1}),
     "hh_rlhf/harmless_base_test200": ("hh_rlhf", 197, {"empty_field": 1, "wrong_roles": 1}),
@@ -72,8 +76,10 @@ def test_tldr_annotators_and_confidence(shared_data, tmp_path):
         assert row["chosen"][0]["content"] == best
         assert record["info"]["post"].strip() in row["prompt"][0]["content"]
     labels = Counter(
-        (row["prompt"][0]["content"],
-         frozenset([row["chosen"][0]["content"], row["rejected"][0]["content"]]))
+        (
+            row["prompt"][0]["content"],
+            frozenset([row["chosen"][0]["content"], row["rejected"][0]["content"]]),
+        )
         for row in rows
     )
     assert max(labels.values()) > 1  # pairs labelled by several workers are all kept
@@ -87,8 +93,14 @@ def test_orca_layout_from_real_texts(shared_data, tmp_path):
         record = json.loads(line)
         turns = record["conversations"]
         system = turns[0]["value"] if turns[0]["from"] == "system" else ""
-        made.append({"system": system, "question": turns[-1]["value"],
-                     "chosen": record["chosen"]["value"], "rejected": record["rejected"]["value"]})
+        made.append(
+            {
+                "system": system,
+                "question": turns[-1]["value"],
+                "chosen": record["chosen"]["value"],
+                "rejected": record["rejected"]["value"],
+            }
+        )
     (tmp_path / "orca.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     result = run_ingest(tmp_path / "out", sources=[{"uri": str(tmp_path / "orca.jsonl")}])
     assert result.details["sources"][0]["format"] == "orca"
@@ -106,9 +118,13 @@ def test_mixture_of_two_objectives(shared_data, tmp_path):
     harmless = shared_data / "hh_rlhf" / "harmless_base_train500.jsonl"
     sources = [{"uri": str(helpful), "weight": 1}, {"uri": str(harmless), "weight": 1}]
     result = run_ingest(tmp_path, sources=sources, splits={"by": "first_turn"})
-    taken = [sum(entry[n] for n in ("train", "validation", "test"))
-             for entry in result.details["sources"]]
+    taken = [
+        sum(entry[n] for n in ("train", "validation", "test"))
+        for entry in result.details["sources"]
+    ]
     assert taken[0] == taken[1]
-    assert result.rows_in == 1_692 == result.rows_out + sum(
-        sum(reasons.values()) for reasons in result.rejects.values()
+    assert (
+        result.rows_in
+        == 1_692
+        == result.rows_out + sum(sum(reasons.values()) for reasons in result.rejects.values())
     )

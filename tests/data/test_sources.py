@@ -69,8 +69,11 @@ def test_directory_glob_and_uri(folder):
 
 @pytest.mark.parametrize(
     ("uri", "told"),
-    [("nothing_here.jsonl", "nothing there; expected a file"), ("{}/*.csv", "found no file"),
-     ("{}/README.md", "cannot be read; expected a name that ends in .jsonl")],
+    [
+        ("nothing_here.jsonl", "nothing there; expected a file"),
+        ("{}/*.csv", "found no file"),
+        ("{}/README.md", "cannot be read; expected a name that ends in .jsonl"),
+    ],
 )
 def test_messages(folder, uri, told):
     with pytest.raises(ValueError, match=told):
@@ -79,14 +82,34 @@ def test_messages(folder, uri, told):
 
 def test_lines_that_are_no_records(tmp_path):
     deep = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    lines = [b"\xef\xbb\xbf{}", b"{", b'{"a": "\xff"}', b'{"a": 1} x', deep, b'{"a": "\\ud800"}',
-             b'{"n": ' + b"9" * 5_000 + b"}", b"null", b'{"a": NaN}', b"x" * 300_000]
+    lines = [
+        b"\xef\xbb\xbf{}",
+        b"{",
+        b'{"a": "\xff"}',
+        b'{"a": 1} x',
+        deep,
+        b'{"a": "\\ud800"}',
+        b'{"n": ' + b"9" * 5_000 + b"}",
+        b"null",
+        b'{"a": NaN}',
+        b"x" * 300_000,
+    ]
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
     (part,) = sources.find(str(tmp_path / "x.jsonl"))
     found = list(reading.read(part, Hub(), max_line_bytes=250_000))
     reasons = [record.problem.reason if record.problem else None for record in found]
-    assert reasons == [None, "unparsable_line", "not_utf8", "unparsable_line", "unparsable_line",
-                       None, "unparsable_line", None, None, "line_too_long"]
+    assert reasons == [
+        None,
+        "unparsable_line",
+        "not_utf8",
+        "unparsable_line",
+        "unparsable_line",
+        None,
+        "unparsable_line",
+        None,
+        None,
+        "line_too_long",
+    ]
     assert "Extra data: line 1 column 10" in found[3].problem.detail
     assert "at byte 7, expected UTF-8" in found[2].problem.detail
     assert "300000 bytes, at most 250000" in found[9].problem.detail

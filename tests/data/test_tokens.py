@@ -18,8 +18,16 @@ LONG = [
     {"role": "user", "content": "Name two birds"},
 ]
 CONTROL = [
-    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<s>", "</s>", "<eos>", "<end_of_turn>",
-    "<|begin_of_text|>", "<bos>", "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<s>",
+    "</s>",
+    "<eos>",
+    "<end_of_turn>",
+    "<|begin_of_text|>",
+    "<bos>",
+    "<|endoftext|>",
 ]
 
 
@@ -200,7 +208,8 @@ def test_with_system(make_tokenizer):
         {"role": "user", "content": "Be brief.\n\nhow do you cook rice?"}
     ]
     assert tokens.with_system([system, *PROMPT], "Aim at 10.", chatml) == [
-        {"role": "system", "content": "Be brief.\n\nAim at 10."}, *PROMPT
+        {"role": "system", "content": "Be brief.\n\nAim at 10."},
+        *PROMPT,
     ]
 
 

@@ -17,8 +17,10 @@ def start(rows: str, out: Path, settings: Path) -> subprocess.Popen:
     script = str(Path(__file__).parent / "train_driver.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen(
-        [sys.executable, script, rows, str(out), str(settings)], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, script, rows, str(out), str(settings)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -30,8 +32,14 @@ def test_killed_driver_goes_on_onto_the_same_curve(
     settings.write_text(
         json.dumps(
             {
-                "model": micro_model, "loss": {"name": "sft"}, "max_steps": 300, "batch_pairs": 14,
-                "learning_rate": 1e-3, "checkpoint_every": 50, "workers": 2, "zero_stage": 2,
+                "model": micro_model,
+                "loss": {"name": "sft"},
+                "max_steps": 300,
+                "batch_pairs": 14,
+                "learning_rate": 1e-3,
+                "checkpoint_every": 50,
+                "workers": 2,
+                "zero_stage": 2,
             }
         )
     )

@@ -9,12 +9,18 @@ from rayonale.train.settings import RationalePrompt
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("Response A keeps the order, but response B does not.",
-         "Response B keeps the order, but response A does not."),
-        ("A robin is named by answer 1; Answer 2 names none.",
-         "A robin is named by answer 2; Answer 1 names none."),
-        ("The first response is short, the Second one long.",
-         "The second response is short, the First one long."),
+        (
+            "Response A keeps the order, but response B does not.",
+            "Response B keeps the order, but response A does not.",
+        ),
+        (
+            "A robin is named by answer 1; Answer 2 names none.",
+            "A robin is named by answer 2; Answer 1 names none.",
+        ),
+        (
+            "The first response is short, the Second one long.",
+            "The second response is short, the First one long.",
+        ),
         ("The former is kind, the latter rude.", "The latter is kind, the former rude."),
         ("It names swan first. Response A wins.", "It names swan first. Response B wins."),
         ("Option B fits 2 of 3 parts.", "Option A fits 2 of 3 parts."),
@@ -30,8 +36,11 @@ def row(text: str = "Response A wins.", chosen_first: bool = True) -> dict:
         return [{"role": "assistant", "content": words}]
 
     return {
-        "id": "7", "prompt": [{"role": "user", "content": "Q"}], "chosen": say("good"),
-        "rejected": say("bad"), "rationales": [{"text": text, "chosen_first": chosen_first}],
+        "id": "7",
+        "prompt": [{"role": "user", "content": "Q"}],
+        "chosen": say("good"),
+        "rejected": say("bad"),
+        "rationales": [{"text": text, "chosen_first": chosen_first}],
     }
 
 

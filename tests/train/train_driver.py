@@ -1,6 +1,6 @@
 """What test_kills.py starts and kills: a driver that trains one stage in a Ray session of its own.
 
-    train_driver.py <rows> <out> <settings.json>
+train_driver.py <rows> <out> <settings.json>
 """
 
 import json

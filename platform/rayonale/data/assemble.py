@@ -60,8 +60,10 @@ def decide(converted: blocks.Converted, weights: list[float] | None, seed: int) 
         _mix(converted, decision, source, numbers, weights=weights, seed=seed)
     kept = verdict == KEPT
     decision.shares = [
-        {name: int((kept & (source == s) & (numbers == i)).sum())
-         for i, name in enumerate(splits.NAMES)}
+        {
+            name: int((kept & (source == s) & (numbers == i)).sum())
+            for i, name in enumerate(splits.NAMES)
+        }
         for s in range(len(converted.source_sizes()))
     ]
     return decision
@@ -134,9 +136,7 @@ def _mix(
     taken = [0] * len(weights)
     for number in range(len(splits.NAMES)):
         places = [
-            np.flatnonzero(
-                (source == s) & (numbers == number) & (decision.verdict == KEPT)
-            )
+            np.flatnonzero((source == s) & (numbers == number) & (decision.verdict == KEPT))
             for s in range(len(weights))
         ]
         for s, quota in enumerate(mixing.quotas([len(p) for p in places], weights)):

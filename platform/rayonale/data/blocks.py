@@ -73,8 +73,9 @@ class BlockReport:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
 
-def plan(parts: list[sources.Part], conversion: Conversion, limit: int | None, work: str,
-         start: int) -> list[Block]:
+def plan(
+    parts: list[sources.Part], conversion: Conversion, limit: int | None, work: str, start: int
+) -> list[Block]:
     """Blocks of a source. A source with a limit is one block: it is read in order, until then."""
     groups: list[list[sources.Part]] = []
     size = sources.PART_BYTES

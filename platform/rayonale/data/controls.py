@@ -154,7 +154,9 @@ class ChatCodec:
         """Text of a conversation; `open_turn` adds what opens the assistant's turn."""
         try:
             rendered, _ = render_jinja_template(
-                [messages], chat_template=self.template, add_generation_prompt=open_turn,
+                [messages],
+                chat_template=self.template,
+                add_generation_prompt=open_turn,
                 **self._variables,
             )
         except TemplateError as error:

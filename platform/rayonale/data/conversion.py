@@ -70,15 +70,21 @@ class Converter:
             metadata = _as_json(row["metadata"])
             row[KEY] = ids.content_key(row, kind)
         except UnicodeEncodeError as error:
-            raise BadRow("not_utf8", "found a lone surrogate (an escape such as \\ud800), "
-                         "expected text that UTF-8 can hold") from error
+            raise BadRow(
+                "not_utf8",
+                "found a lone surrogate (an escape such as \\ud800), "
+                "expected text that UTF-8 can hold",
+            ) from error
         checks.check_row(row, kind)
         if conversion.drop_equal_scores:
             checks.check_scores(row)
         self._check_sizes(row, kind)
         prompt_key = splits.prompt_key(row["prompt"], conversion.splits)
         row.update(
-            source=source, line=line, format=self._layout.name, metadata=metadata,
+            source=source,
+            line=line,
+            format=self._layout.name,
+            metadata=metadata,
             split=conversion.split or splits.split_of(prompt_key, conversion.splits),
         )
         row[PROMPT_KEY] = prompt_key
@@ -97,7 +103,9 @@ class Converter:
             return
         try:
             checks.check_tokens(
-                row, kind, limits,
+                row,
+                kind,
+                limits,
                 lambda prompt: tokens.encode_prompt(self._tokenizer, prompt),
                 lambda prompt, response: tokens.encode_response(self._tokenizer, prompt, response),
             )
@@ -119,8 +127,9 @@ def _as_json(metadata: dict[str, Any]) -> str:
         return to_json(metadata, inf_nan_mode="strings").decode()
     except (ValueError, RecursionError):
         # Bytes, huge numbers, deep nesting: kept as Python writes them.
-        text = json.dumps({str(key): _printable(value) for key, value in metadata.items()},
-                          ensure_ascii=False)
+        text = json.dumps(
+            {str(key): _printable(value) for key, value in metadata.items()}, ensure_ascii=False
+        )
         text.encode("utf-8")
         return text
 

@@ -33,9 +33,7 @@ class BadRow(Exception):
         kind: invalid, filtered by a rule, or left out by a limit.
     """
 
-    def __init__(
-        self, reason: str, detail: str, kind: RejectKind = RejectKind.INVALID
-    ) -> None:
+    def __init__(self, reason: str, detail: str, kind: RejectKind = RejectKind.INVALID) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail, self.kind = reason, detail, kind
 
@@ -53,8 +51,14 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def _type_name(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number",
-             float: "number"}
+    names = {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+    }
     return names.get(type(value), type(value).__name__)
 
 

@@ -25,7 +25,13 @@ _GROUP_ROWS = 4_000_000  # keys that are sorted at a time: about 200 MB
 
 _MESSAGES = ("prompt", "chosen", "rejected", "response")
 _VALUES = (
-    "label", "score", "scores", "score_chosen", "score_rejected", "confidence", "annotator",
+    "label",
+    "score",
+    "scores",
+    "score_chosen",
+    "score_rejected",
+    "confidence",
+    "annotator",
 )
 
 

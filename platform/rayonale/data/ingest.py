@@ -127,11 +127,18 @@ def _plan(
             parts += pieces
             raw_inputs.append(entry)
         conversion = blocks.Conversion(
-            number=number, format=layout.name, fields=source.fields, hub=source.hub,
-            id_field=source.id_field, annotator_field=source.annotator_field, split=source.split,
-            splits=settings.splits, limits=settings.limits,
+            number=number,
+            format=layout.name,
+            fields=source.fields,
+            hub=source.hub,
+            id_field=source.id_field,
+            annotator_field=source.annotator_field,
+            split=source.split,
+            splits=settings.splits,
+            limits=settings.limits,
             drop_equal_scores=settings.drop_equal_scores,
-            max_line_bytes=settings.max_line_bytes, tokenizer=tokenizer,
+            max_line_bytes=settings.max_line_bytes,
+            tokenizer=tokenizer,
         )
         planned += blocks.plan(parts, conversion, source.limit, work, len(planned))
         log.info("%s: %d file(s), format %s", source.uri, len(files), layout.name)
@@ -141,9 +148,7 @@ def _plan(
     return planned, raw_inputs, next(iter(row_types.values()))
 
 
-def _layout(
-    source: Source, files: list[sources.Part], settings: IngestSettings
-) -> formats.Format:
+def _layout(source: Source, files: list[sources.Part], settings: IngestSettings) -> formats.Format:
     if source.format != "auto":
         return formats.get(source.format)
 
@@ -209,7 +214,10 @@ class _Progress:
         share = self._bytes / self._size if self._size else 1.0
         log.info(
             "ingest: %d records (%.0f %% of bytes), %.0f records/s, %d rejects, %.0f s left",
-            self._records, 100 * share, self._records / seconds, self._rejects,
+            self._records,
+            100 * share,
+            self._records / seconds,
+            self._rejects,
             seconds * (1 - share) / max(share, 1e-9),
         )
 

@@ -29,8 +29,7 @@ def quotas(counts: list[int], weights: list[float]) -> list[int]:
         return [0] * len(counts)
     unit = min(n / w for n, w in zip(counts, weights, strict=True) if n > 0)
     return [
-        min(n, int(unit * w + 1e-9)) if n > 0 else 0
-        for n, w in zip(counts, weights, strict=True)
+        min(n, int(unit * w + 1e-9)) if n > 0 else 0 for n, w in zip(counts, weights, strict=True)
     ]
 
 

@@ -58,9 +58,12 @@ def write_rejects(converted: Converted, decision: Decision | None, out: str) -> 
 def _reject(row: dict[str, Any], verdict: int) -> dict[str, Any]:
     kind, reason, told = VERDICTS[verdict]
     return {
-        "id": None, "kind": kind, "reason": reason,
+        "id": None,
+        "kind": kind,
+        "reason": reason,
         "detail": f"{row['source']}:{row['line']}: {told}",
-        "source": row["source"], "line": row["line"],
+        "source": row["source"],
+        "line": row["line"],
         "row": json.dumps(row, ensure_ascii=False),
     }
 

@@ -63,8 +63,10 @@ def _read_lines(file: Any, part: Part, max_line_bytes: int) -> Iterator[Record]:
         if line.number == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
             if data.lstrip().startswith(b"["):
-                raise ValueError(f"{part.uri}: a JSON array; expected JSON lines (one object a "
-                                 "line), for instance from `jq -c '.[]'`")
+                raise ValueError(
+                    f"{part.uri}: a JSON array; expected JSON lines (one object a "
+                    "line), for instance from `jq -c '.[]'`"
+                )
         if line.cut_from:
             detail = f"found a line of {line.cut_from} bytes, at most {max_line_bytes} allowed"
             yield _bad(line.number, "line_too_long", detail, data, RejectKind.LIMIT)

@@ -84,8 +84,10 @@ def find(uri: str) -> list[Part]:
     elif fs.exists(path):
         found = [path]
     else:
-        raise ValueError(f"{uri}: nothing there; expected a file, a directory, a glob, or a name "
-                         "of a Hugging Face data set ('org/name' or 'hf:name')")
+        raise ValueError(
+            f"{uri}: nothing there; expected a file, a directory, a glob, or a name "
+            "of a Hugging Face data set ('org/name' or 'hf:name')"
+        )
     parts = []
     for file in sorted(f for f in found if not fs.isdir(f)):
         kind = _kind(file)
@@ -154,13 +156,17 @@ def survey(part: Part) -> tuple[list[Part], dict[str, Any]]:
             if end:
                 line += chunk.count(b"\n")
                 stop = place + end
-                parts.append(replace(part, offset=start, length=stop - start, first=first,
-                                     bytes=stop - start))
+                parts.append(
+                    replace(
+                        part, offset=start, length=stop - start, first=first, bytes=stop - start
+                    )
+                )
                 start, first = stop, line
             place += len(chunk)
     if plain and start < place:
-        parts.append(replace(part, offset=start, length=place - start, first=first,
-                             bytes=place - start))
+        parts.append(
+            replace(part, offset=start, length=place - start, first=first, bytes=place - start)
+        )
     if part.kind == "parquet":
         parts = _row_groups(part)
     entry = {"uri": part.uri, "bytes": place, "sha256": digest.hexdigest()}

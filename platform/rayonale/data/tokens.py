@@ -93,9 +93,7 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
     return _codec(tokenizer).prompt(messages)
 
 
-def encode_response(
-    tokenizer: Any, messages: list[Message], response: list[Message]
-) -> list[int]:
+def encode_response(tokenizer: Any, messages: list[Message], response: list[Message]) -> list[int]:
     """Tokens that follow `encode_prompt(tokenizer, messages)`, end-of-turn token included.
 
     Args:

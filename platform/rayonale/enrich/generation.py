@@ -57,7 +57,9 @@ def run_pass(
 def greedy_repeats(n: int, sampling: Sampling) -> list[str]:
     """A message when several samples of one prompt could only be equal."""
     if n > 1 and sampling.temperature == 0:
-        return [f"n: {n} samples at temperature 0 are all the same; expected n = 1 or a temperature"]
+        return [
+            f"n: {n} samples at temperature 0 are all the same; expected n = 1 or a temperature"
+        ]
     return []
 
 

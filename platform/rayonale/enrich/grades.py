@@ -133,7 +133,7 @@ def last_object(text: str) -> dict[str, Any] | None:
         try:
             value, at = decoder.raw_decode(text, at)
             last = value
-        except ValueError:
+        except (ValueError, RecursionError):
             at += 1
     return last
 

@@ -100,9 +100,7 @@ class Scorer:
                 examples.append(example)
                 places.append(place)
         for row, example, found in zip(places, examples, self.logprobs(examples), strict=True):
-            fingerprint = references.row_fingerprint(
-                self.job.shared_fingerprint, example["tokens"]
-            )
+            fingerprint = references.row_fingerprint(self.job.shared_fingerprint, example["tokens"])
             scored.append({**rows[row], **found, REFERENCE: fingerprint})
             tokens += example["chosen_tokens"] + example["rejected_tokens"]
         name = f"part-{chunk.number:05d}.parquet"
@@ -162,12 +160,17 @@ def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
         use_gpu = ray.cluster_resources().get("GPU", 0) > 0
     job = Job(
         encoding=Encoding(
-            model=model, sequences=("chosen", "rejected"), chat_template=settings.chat_template,
-            max_length=settings.max_length, max_prompt_length=settings.max_prompt_length,
+            model=model,
+            sequences=("chosen", "rejected"),
+            chat_template=settings.chat_template,
+            max_length=settings.max_length,
+            max_prompt_length=settings.max_prompt_length,
             fingerprint=True,
         ),
         shared_fingerprint=references.forward_fingerprint(model, settings.dtype),
-        dtype=settings.dtype, threads=settings.cpus_per_worker, use_gpu=use_gpu,
+        dtype=settings.dtype,
+        threads=settings.cpus_per_worker,
+        use_gpu=use_gpu,
         micro_batch_tokens=settings.micro_batch_tokens,
         out=storage.join(context.out, storage.WORK),
     )
@@ -193,8 +196,11 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
     from ray.util import ActorPool
 
     actor = ray.remote(Scorer).options(
-        num_cpus=settings.cpus_per_worker, num_gpus=1 if job.use_gpu else 0, max_restarts=3,
-        max_task_retries=3, runtime_env={"env_vars": dict(PATIENT_THREADS)},
+        num_cpus=settings.cpus_per_worker,
+        num_gpus=1 if job.use_gpu else 0,
+        max_restarts=3,
+        max_task_retries=3,
+        runtime_env={"env_vars": dict(PATIENT_THREADS)},
     )
     actors = [actor.remote(job) for _ in range(min(settings.workers, len(todo)))]
     pool = ActorPool(actors)
@@ -206,8 +212,13 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
         if time.monotonic() - told > LOG_EVERY or done == total:
             told = time.monotonic()
             log.info(
-                "%s: %d/%d rows, %.1f rows/s, %.0f tokens/s, %.0f s left", name, done, total,
-                done / seconds, tokens / seconds, (total - done) * seconds / done,
+                "%s: %d/%d rows, %.1f rows/s, %.0f tokens/s, %.0f s left",
+                name,
+                done,
+                total,
+                done / seconds,
+                tokens / seconds,
+                (total - done) * seconds / done,
             )
     for one in actors:
         ray.kill(one)
@@ -236,7 +247,9 @@ def _result(out: str, rows_in: int, tokens: int, seconds: float) -> StageResult:
 
 
 STAGE = Stage(
-    kind="reference_logprobs", settings=ReferenceSettings, run=run,
+    kind="reference_logprobs",
+    settings=ReferenceSettings,
+    run=run,
     reads={
         "rows": Reads("rows", columns=("id", "prompt", "chosen", "rejected")),
         "model": Reads("model", optional=True),

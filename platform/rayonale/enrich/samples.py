@@ -19,7 +19,7 @@ import xxhash
 from pydantic import Field
 
 from rayonale import storage
-from rayonale.enrich.generation import GenerationSettings, Split, run_pass, greedy_repeats
+from rayonale.enrich.generation import GenerationSettings, Split, greedy_repeats, run_pass
 from rayonale.generate import finish
 from rayonale.generate.settings import Completion, Request, Sampling, row_seed
 from rayonale.generate.stream import Rejection

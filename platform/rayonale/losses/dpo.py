@@ -65,16 +65,16 @@ class DPOSettings(LossSettings):
 def arguments(scores: Scores) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four log-probabilities that DPO-like losses take, in their order."""
     return (
-        scores.logprob["chosen"], scores.logprob["rejected"],
-        scores.reference["chosen"], scores.reference["rejected"],
+        scores.logprob["chosen"],
+        scores.logprob["rejected"],
+        scores.reference["chosen"],
+        scores.reference["rejected"],
     )
 
 
 def terms(scores: Scores, settings: DPOSettings) -> dict[str, Term]:
     """The preference term."""
-    values = dpo(
-        *arguments(scores), beta=settings.beta, label_smoothing=settings.label_smoothing
-    )
+    values = dpo(*arguments(scores), beta=settings.beta, label_smoothing=settings.label_smoothing)
     return {"preference": Term(values)}
 
 
@@ -93,6 +93,10 @@ def implicit_rewards(scores: Scores, settings: DPOSettings) -> dict[str, Tensor]
 
 
 LOSS = Loss(
-    "dpo", DPOSettings, sequences=("chosen", "rejected"), terms=terms, reference=True,
+    "dpo",
+    DPOSettings,
+    sequences=("chosen", "rejected"),
+    terms=terms,
+    reference=True,
     observe=implicit_rewards,
 )

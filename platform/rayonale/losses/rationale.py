@@ -96,8 +96,13 @@ def with_rationale(name: str, base: Loss, settings: type[RationaleTerm]) -> Loss
         }
 
     return Loss(
-        name, settings, sequences=(*base.sequences, "rationale"), terms=terms,
-        reference=base.reference, observe=base.observe, values=base.values,
+        name,
+        settings,
+        sequences=(*base.sequences, "rationale"),
+        terms=terms,
+        reference=base.reference,
+        observe=base.observe,
+        values=base.values,
     )
 
 

@@ -105,9 +105,7 @@ def collate(
     return Batch(
         **layout,
         sequence={name: torch.tensor(found) for name, found in index.items()},
-        length={
-            name: torch.tensor([float(len(row[name])) for row in rows]) for name in sequences
-        },
+        length={name: torch.tensor([float(len(row[name])) for row in rows]) for name in sequences},
         value={
             name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
             for name in values
@@ -148,9 +146,12 @@ def _lay_out(
             tree_ids[row, start:end] = tree
             start += lengths[tree]
     return {
-        "tokens": torch.from_numpy(tokens), "positions": torch.from_numpy(positions),
-        "tree": torch.from_numpy(tree_ids), "segment": torch.from_numpy(segments),
-        "predictor": torch.tensor(predictor), "target": torch.tensor(target),
+        "tokens": torch.from_numpy(tokens),
+        "positions": torch.from_numpy(positions),
+        "tree": torch.from_numpy(tree_ids),
+        "segment": torch.from_numpy(segments),
+        "predictor": torch.tensor(predictor),
+        "target": torch.tensor(target),
         "owner": torch.tensor(owner),
     }
 

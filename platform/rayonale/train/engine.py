@@ -64,7 +64,9 @@ def start(policy: nn.Module, settings: TrainSettings, world: int) -> Any:
     # where there is no compiler; gloo does the same work.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     arguments = {
-        "lr": settings.learning_rate, "betas": settings.betas, "eps": settings.epsilon,
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "eps": settings.epsilon,
         "weight_decay": settings.weight_decay,
     }
     if settings.offload == "none":

@@ -1,9 +1,9 @@
 """From a pair's row to token lists, or to a reject: the only place where training reads text.
 
-    {"id", "prompt": [messages], "chosen": […], "rejected": […], "rationales": […]}
-        → {"id", "prompt": [ids], "chosen": [ids], "rejected": [ids],
-           "rationale_prompt": [ids], "rationale": [ids],
-           "ref_chosen_logprob": −31.2, "ref_rejected_logprob": −40.9, "reference": "model=…"}
+{"id", "prompt": [messages], "chosen": […], "rejected": […], "rationales": […]}
+    → {"id", "prompt": [ids], "chosen": [ids], "rejected": [ids],
+       "rationale_prompt": [ids], "rationale": [ids],
+       "ref_chosen_logprob": −31.2, "ref_rejected_logprob": −40.9, "reference": "model=…"}
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def encode(
             return None, reject(row, RejectKind.INVALID, "untokenisable", str(error))
         for name in names:
             why = tokens.over_long(
-                found[prompt], found[name], encoding.max_length,
+                found[prompt],
+                found[name],
+                encoding.max_length,
                 None if prompt == "rationale_prompt" else encoding.max_prompt_length,
             )
             if why:
@@ -132,7 +134,11 @@ def tokens_hash(example: Mapping[str, Any]) -> str:
 def reject(row: Mapping[str, Any], kind: RejectKind, reason: str, detail: str) -> Reject:
     """The row as a reject."""
     return Reject(
-        id=row["id"], kind=kind.value, reason=reason, detail=detail,
-        source=row.get("source"), line=row.get("line"),
+        id=row["id"],
+        kind=kind.value,
+        reason=reason,
+        detail=detail,
+        source=row.get("source"),
+        line=row.get("line"),
         row=json.dumps(dict(row), ensure_ascii=False, default=str),
     )

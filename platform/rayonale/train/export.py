@@ -61,8 +61,14 @@ def take(engine: Any, probe: Batch, *, rank: int, device: torch.device) -> Snaps
 
 
 def export(
-    snapshot: Snapshot, *, start: str, chat_template: str | None, dtype: str, probe: Batch,
-    card: str, uri: str,
+    snapshot: Snapshot,
+    *,
+    start: str,
+    chat_template: str | None,
+    dtype: str,
+    probe: Batch,
+    card: str,
+    uri: str,
 ) -> None:
     """Write `uri` as a Hugging Face folder: weights, config, tokenizer, template, model card.
 

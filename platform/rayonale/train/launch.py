@@ -171,7 +171,10 @@ def work(job: Job) -> None:
     rows = TokenRows(job.shards, loss.sequences)
     validation = TokenRows(job.validation, loss.sequences) if job.validation else None
     plan = make_plan(
-        len(rows), settings.batch_pairs, epochs=settings.epochs, max_steps=settings.max_steps,
+        len(rows),
+        settings.batch_pairs,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
         seed=job.seed,
     )
     model = load_model(job.start, settings.dtype, settings.max_length)
@@ -202,9 +205,16 @@ def work(job: Job) -> None:
         checkpoints.save(live, now, rank=rank, world=world)
 
     done = loop.train(
-        live, rows, validation, settings=settings, plan=plan,
-        hooks=loop.Hooks(stepped, improved, checkpoint), progress=progress, device=device,
-        rank=rank, world=world,
+        live,
+        rows,
+        validation,
+        settings=settings,
+        plan=plan,
+        hooks=loop.Hooks(stepped, improved, checkpoint),
+        progress=progress,
+        device=device,
+        rank=rank,
+        world=world,
     )
     snapshot = export.take(live, probe, rank=rank, device=device)
     if rank == 0:
@@ -215,8 +225,12 @@ def work(job: Job) -> None:
             chosen, snapshot = int(done.best_step or 0), export.Snapshot.load(best_file(job.work))
         summary = summarise(steps.entries, chosen, plan.steps, done)
         export.export(
-            snapshot, start=job.start, chat_template=settings.chat_template,
-            dtype=settings.dtype, probe=probe, uri=job.model,
+            snapshot,
+            start=job.start,
+            chat_template=settings.chat_template,
+            dtype=settings.dtype,
+            probe=probe,
+            uri=job.model,
             card=model_card(job, settings, summary),
         )
         storage.write_json(storage.join(job.work, "result.json"), summary)

@@ -82,8 +82,11 @@ def train(
     for step in range(progress.step, plan.steps):
         started = time.monotonic()
         rate = learning_rate(
-            step, steps=plan.steps, peak=settings.learning_rate,
-            warmup=settings.warmup(plan.steps), schedule=settings.schedule,
+            step,
+            steps=plan.steps,
+            peak=settings.learning_rate,
+            warmup=settings.warmup(plan.steps),
+            schedule=settings.schedule,
         )
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
@@ -111,9 +114,15 @@ def train(
         entry |= speed(tally, metrics, seconds, len(numbers), device)
         if validation is not None and validates(step, plan, settings):
             found = validate(
-                engine, validation, settings=settings, loss=loss, device=device, rank=rank,
+                engine,
+                validation,
+                settings=settings,
+                loss=loss,
+                device=device,
+                rank=rank,
                 world=world,
             )
+            require_finite(found["loss"], "validation loss", step, rate)
             entry |= {f"validation/{name}": value for name, value in found.items()}
             if progress.best_loss is None or found["loss"] < progress.best_loss:
                 progress = replace(progress, best_loss=found["loss"], best_step=step + 1)
@@ -134,7 +143,10 @@ def split(
     if tokens is None and settings.micro_batch_pairs is None:
         tokens = DEFAULT_MICRO_BATCH_TOKENS[device.type]
     return micro_batches(
-        numbers, rows.costs(numbers), world=world, max_tokens=tokens,
+        numbers,
+        rows.costs(numbers),
+        world=world,
+        max_tokens=tokens,
         max_rows=settings.micro_batch_pairs,
     )
 
@@ -142,7 +154,10 @@ def split(
 def batch_of(rows: TokenRows, micro: MicroBatch, loss: Loss, dtype: str) -> Batch:
     """The tensors of a micro-batch."""
     return collate(
-        rows.take(micro.rows), loss.sequences, values=columns_of(loss), filler=micro.filler,
+        rows.take(micro.rows),
+        loss.sequences,
+        values=columns_of(loss),
+        filler=micro.filler,
         align=ALIGN[dtype],
     )
 
@@ -206,8 +221,14 @@ class Tally:
 
 @torch.no_grad()
 def validate(
-    engine: Any, rows: TokenRows, *, settings: TrainSettings, loss: Loss, device: torch.device,
-    rank: int, world: int,
+    engine: Any,
+    rows: TokenRows,
+    *,
+    settings: TrainSettings,
+    loss: Loss,
+    device: torch.device,
+    rank: int,
+    world: int,
 ) -> dict[str, float]:
     """Loss and metrics over all validation rows."""
     engine.eval()

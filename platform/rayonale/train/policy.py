@@ -32,14 +32,24 @@ class Policy(nn.Module):
         self.model = model
 
     def forward(
-        self, *, tokens: Tensor, positions: Tensor, tree: Tensor, segment: Tensor,
-        predictor: Tensor, target: Tensor, owner: Tensor, owners: Tensor,
+        self,
+        *,
+        tokens: Tensor,
+        positions: Tensor,
+        tree: Tensor,
+        segment: Tensor,
+        predictor: Tensor,
+        target: Tensor,
+        owner: Tensor,
+        owners: Tensor,
     ) -> Tensor:
         """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S]."""
         decoder = self.model.get_decoder()
         output = decoder(
-            input_ids=tokens, position_ids=positions,
-            attention_mask=attention_mask(tree, segment), use_cache=False,
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=attention_mask(tree, segment),
+            use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1)[predictor]  # [N, H]
         logprob = self._token_logprobs(hidden, target)

@@ -43,9 +43,7 @@ _LEFT = re.compile(
 class RationaleRejected(ValueError):
     """A row whose rationale cannot be trained on; `reason` is the reject's code."""
 
-    def __init__(
-        self, reason: str, detail: str, kind: RejectKind = RejectKind.FILTERED
-    ) -> None:
+    def __init__(self, reason: str, detail: str, kind: RejectKind = RejectKind.FILTERED) -> None:
         super().__init__(detail)
         self.reason, self.kind = reason, kind
 
@@ -113,4 +111,3 @@ def _exchange(match: re.Match[str]) -> str:
     elif name[0].isupper():
         other = other.capitalize()
     return before + other
-

@@ -8,9 +8,7 @@ from typing import Literal
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-def learning_rate(
-    step: int, *, steps: int, peak: float, warmup: int, schedule: Schedule
-) -> float:
+def learning_rate(step: int, *, steps: int, peak: float, warmup: int, schedule: Schedule) -> float:
     """Rate of an optimiser step (0-based).
 
     Rises linearly over `warmup` steps and reaches the peak at step `warmup`; starts above 0,

@@ -1,6 +1,6 @@
 """The `train` stage: rows (and a model) in, a Hugging Face folder out.
 
-    rows/ ─ tokenise ahead ─► work/tokens/*.arrow ─ Ray Train ─► model/ (and model-seed<k>/)
+rows/ ─ tokenise ahead ─► work/tokens/*.arrow ─ Ray Train ─► model/ (and model-seed<k>/)
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
         )
     results = {
         seed: launch.run(
-            job_of(
-                context, settings, start=start, train=train, validation=validation, seed=seed
-            ),
+            job_of(context, settings, start=start, train=train, validation=validation, seed=seed),
             teller(context),
         )
         for seed in settings.seeds
@@ -102,10 +100,14 @@ def encoding_of(settings: TrainSettings, start: str, rationale: RationalePrompt)
     loss = losses.get(settings.loss.name)
     reference = (REFERENCE,) if loss.reference else ()
     return Encoding(
-        model=start, sequences=loss.sequences, values=(*columns_of(loss), *reference),
-        chat_template=settings.chat_template, max_length=settings.max_length,
+        model=start,
+        sequences=loss.sequences,
+        values=(*columns_of(loss), *reference),
+        chat_template=settings.chat_template,
+        max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
-        rationale=rationale, seed=settings.seeds[0],
+        rationale=rationale,
+        seed=settings.seeds[0],
         fingerprint=loss.reference,
     )
 
@@ -118,8 +120,9 @@ def require_columns(context: StageContext, settings: TrainSettings) -> None:
         needed["rationales"] = "rationales"
     needed |= dict.fromkeys(loss.values, "judgements or ingest")
     present = storage.schema(context.rows()).names
-    missing = [f"{name} (a {stage} stage adds it)" for name, stage in needed.items()
-               if name not in present]
+    missing = [
+        f"{name} (a {stage} stage adds it)" for name, stage in needed.items() if name not in present
+    ]
     if missing:
         raise ValueError(
             f"stages.{context.name}: loss {loss.name!r} reads columns that the rows lack: "
@@ -149,16 +152,25 @@ def tokenise_validation(
 
 
 def job_of(
-    context: StageContext, settings: TrainSettings, *, start: str, train: list[str],
-    validation: list[str], seed: int,
+    context: StageContext,
+    settings: TrainSettings,
+    *,
+    start: str,
+    train: list[str],
+    validation: list[str],
+    seed: int,
 ) -> launch.Job:
     """The run of one seed."""
     use_gpu = settings.use_gpu
     if use_gpu is None:
         use_gpu = ray.cluster_resources().get("GPU", 0) > 0
     return launch.Job(
-        settings=settings.model_dump_json(), start=start, shards=train, validation=validation,
-        seed=seed, use_gpu=use_gpu,
+        settings=settings.model_dump_json(),
+        start=start,
+        shards=train,
+        validation=validation,
+        seed=seed,
+        use_gpu=use_gpu,
         work=storage.join(context.out, storage.WORK, f"seed-{seed}"),
         model=model_folder(context, settings, seed),
         facts={
@@ -187,17 +199,24 @@ def teller(context: StageContext) -> Any:
         if time.monotonic() - last > LOG_EVERY:
             last = time.monotonic()
             log.info(
-                "%s: step %d, loss %.4f, %.1f pairs/s, %.0f tokens/s, %.2f GiB", context.name,
-                entry["step"] + 1, entry["loss"], entry["pairs_per_second"],
-                entry["tokens_per_second"], entry["memory_gib"],
+                "%s: step %d, loss %.4f, %.1f pairs/s, %.0f tokens/s, %.2f GiB",
+                context.name,
+                entry["step"] + 1,
+                entry["loss"],
+                entry["pairs_per_second"],
+                entry["tokens_per_second"],
+                entry["memory_gib"],
             )
 
     return tell
 
 
 def finish(
-    context: StageContext, settings: TrainSettings, results: dict[int, dict[str, Any]],
-    rejects: list[dict[str, Any]], rows: int,
+    context: StageContext,
+    settings: TrainSettings,
+    results: dict[int, dict[str, Any]],
+    rejects: list[dict[str, Any]],
+    rows: int,
 ) -> StageResult:
     """Choose among seeds and report."""
     best = min(results, key=lambda s: results[s].get("validation_loss", results[s]["train_loss"]))
@@ -212,7 +231,9 @@ def finish(
         kind[reject["reason"]] = kind.get(reject["reason"], 0) + 1
     chosen = {k: v for k, v in results[best].items() if k != "history"}
     return StageResult(
-        rows_in=rows + len(rejects), rows_out=rows, rejects=counted,
+        rows_in=rows + len(rejects),
+        rows_out=rows,
+        rejects=counted,
         metrics={name: float(value) for name, value in chosen.items()},
         details={
             "loss": settings.loss.model_dump(mode="json"),
@@ -228,8 +249,9 @@ def finish(
 
 def templates_of(settings: TrainSettings) -> list[str]:
     """Prompt templates that the settings name."""
-    return [settings.rationale.template] if settings.rationale and settings.rationale.template \
-        else []
+    return (
+        [settings.rationale.template] if settings.rationale and settings.rationale.template else []
+    )
 
 
 def sources(settings: TrainSettings) -> list[str]:
@@ -241,7 +263,11 @@ def sources(settings: TrainSettings) -> list[str]:
 
 
 STAGE = Stage(
-    kind="train", settings=TrainSettings, run=run, sources=sources, gives=("model",),
+    kind="train",
+    settings=TrainSettings,
+    run=run,
+    sources=sources,
+    gives=("model",),
     own_devices=True,
     reads={
         "rows": Reads("rows", columns=("id", "split", "prompt", "chosen")),

@@ -26,8 +26,12 @@ def kto(raw: dict[str, Any]) -> dict[str, Any]:
     label = truth(raw, "label")
     if "messages" in raw or "completion" not in raw:
         conversation = messages(raw, "messages")
-        return {"prompt": conversation[:-1], "response": conversation[-1:], "label": label,
-                "metadata": rest(raw, "messages", "label")}
+        return {
+            "prompt": conversation[:-1],
+            "response": conversation[-1:],
+            "label": label,
+            "metadata": rest(raw, "messages", "label"),
+        }
     left = rest(raw, "prompt", "completion", "label")
     columns: dict[str, Any] = {"label": label, "metadata": left}
     as_messages = isinstance(raw.get("prompt"), list)

@@ -46,8 +46,17 @@ def tinyworld(raw: dict[str, Any]) -> dict[str, Any]:
         raise BadRow("unknown_choice", f"preferred: found {shown(preferred)}, expected 'a' or 'b'")
     other = "b" if preferred == "a" else "a"
     left = rest(
-        raw, "prompt", "system", "response_a", "response_b", "score_a", "score_b",
-        "attributes_a", "attributes_b", "confidence", "annotator",
+        raw,
+        "prompt",
+        "system",
+        "response_a",
+        "response_b",
+        "score_a",
+        "score_b",
+        "attributes_a",
+        "attributes_b",
+        "confidence",
+        "annotator",
     )
     for role, side in (("chosen", preferred), ("rejected", other)):
         if f"attributes_{side}" in raw:

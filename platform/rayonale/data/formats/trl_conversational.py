@@ -24,9 +24,7 @@ def trl_conversational(raw: dict[str, Any]) -> dict[str, Any]:
         "chosen": messages(raw, "chosen"),
         "rejected": messages(raw, "rejected"),
         **scores(raw),
-        "metadata": rest(
-            raw, "prompt", "chosen", "rejected", "score_chosen", "score_rejected"
-        ),
+        "metadata": rest(raw, "prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
     }
 
 

@@ -28,9 +28,7 @@ def trl_standard(raw: dict[str, Any]) -> dict[str, Any]:
         "chosen": [assistant(text(raw, "chosen"))],
         "rejected": [assistant(text(raw, "rejected"))],
         **scores(raw),
-        "metadata": rest(
-            raw, "prompt", "chosen", "rejected", "score_chosen", "score_rejected"
-        ),
+        "metadata": rest(raw, "prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
     }
 
 

@@ -37,8 +37,13 @@ def ultrafeedback(raw: dict[str, Any]) -> dict[str, Any]:
         prompt = chosen[:-1]
         if prompt != rejected[:-1]:
             raise BadRow("prompts_differ", "chosen and rejected part before the last message")
-        return {"prompt": prompt, "chosen": chosen[-1:], "rejected": rejected[-1:],
-                **scores(raw), "metadata": left}
+        return {
+            "prompt": prompt,
+            "chosen": chosen[-1:],
+            "rejected": rejected[-1:],
+            **scores(raw),
+            "metadata": left,
+        }
     return {
         "prompt": [user(text(raw, "prompt"))],
         "chosen": [assistant(text(raw, "chosen"))],
