@@ -102,5 +102,5 @@ def _models_in(value: Any) -> Iterator[str]:
 
 def pinned(ref: str) -> tuple[str, str | None]:
     """What Transformers' `from_pretrained` takes: a folder, or a hub name and its revision."""
-    found = resolve(ref)
+    found = ref if Path(ref).is_dir() else resolve(ref)  # a tokenizer's folder has no config.json
     return (found, None) if Path(found).is_dir() else revision(found)
