@@ -116,6 +116,7 @@ def _until_gone(pid: int) -> None:
     raise AssertionError(f"engine process {pid} outlived its driver")
 
 
+@pytest.mark.slow  # restarts a real engine: minutes on a busy machine
 def test_engine_killed_in_the_middle_is_replaced(pool: EnginePool, tmp_path: Path) -> None:
     rows = write_pairs(str(tmp_path / "rows"), 200)
     work, clean = str(tmp_path / "work"), str(tmp_path / "clean")
