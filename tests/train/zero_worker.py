@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def run(options, spec, rank, world, device):
-    from rayonale.train import checkpoints, engine, export, loop
+    from rayonale.train import batches, checkpoints, engine, export, loop
     from rayonale.train.plan import make_plan
     from rayonale.train.policy import Policy, load_model
     from rayonale.train.settings import TrainSettings
@@ -70,7 +70,7 @@ def run(options, spec, rank, world, device):
 
     live = start()
     progress = go(live, loop.Progress(), 4)
-    probe = loop.collate(rows.take([0, 1]), sequences)
+    probe = batches.collate(rows.take([0, 1]), sequences)
     with tempfile.TemporaryDirectory() as folder:
         folders = [folder]
         torch_broadcast(folders)

@@ -2,6 +2,9 @@
 
     rows/ ─ chunks ─► actors: tokenise → pack → the trainer's own forward ─► work/ ─► rows/
 
+Pairs, labelled rows and lists alike. A labelled row also gets another row's response
+(`mismatched`, see `mismatched.py`) and its log-probability, which KTO estimates its KL term with.
+
 The forward, the batching and the tokens are the trainer's, so that with policy = reference the
 first DPO loss is ln 2; vLLM's log-probabilities differ by up to 0.04 nats a sequence in bfloat16.
 Each chunk is one file written in one piece: a killed run goes on with the chunks that are missing.
@@ -14,16 +17,26 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from rayonale import models, storage
-from rayonale.records import REJECT
+from rayonale.enrich.mismatched import MISMATCHED, with_mismatched
+from rayonale.records import MESSAGES, REJECT
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 from rayonale.train import references
-from rayonale.train.examples import REFERENCE, REFERENCE_COLUMNS, Encoding, encode
+from rayonale.train.examples import LIST_VALUES, REFERENCE, Encoding, encode
 from rayonale.train.launch import PATIENT_THREADS
 from rayonale.train.shards import Chunk, chunks_of
+from rayonale.train.trees import (
+    LISTS,
+    REFERENCED,
+    reference_column,
+    row_type_of,
+    tree_length,
+    trees_of,
+)
 
 log = logging.getLogger("rayonale")
 
@@ -92,6 +105,8 @@ class Scorer:
         scored, rejects, tokens = [], [], 0
         examples, places = [], []
         rows = table.to_pylist()
+        if MISMATCHED in self.job.encoding.sequences:
+            rows = with_mismatched(rows)
         for place, row in enumerate(rows):
             example, left_out = encode(self.tokenizer, row, self.job.encoding)
             if example is None:
@@ -102,49 +117,63 @@ class Scorer:
         for row, example, found in zip(places, examples, self.logprobs(examples), strict=True):
             fingerprint = references.row_fingerprint(self.job.shared_fingerprint, example["tokens"])
             scored.append({**rows[row], **found, REFERENCE: fingerprint})
-            tokens += example["chosen_tokens"] + example["rejected_tokens"]
+            tokens += sum(int(np.sum(example[f"{n}_tokens"])) for n in self.job.encoding.sequences)
         name = f"part-{chunk.number:05d}.parquet"
-        schema = output_schema(table.schema)
+        schema = output_schema(table.schema, self.job.encoding.sequences)
         rejected = pa.Table.from_pylist(rejects, schema=REJECT)
         storage.write_table(storage.join(self.job.out, storage.REJECTS, name), rejected)
         rows_table = pa.Table.from_pylist(scored, schema=schema)
         storage.write_table(storage.join(self.job.out, storage.ROWS, name), rows_table)
         return {"rows": len(rows), "tokens": tokens}
 
-    def logprobs(self, examples: list[dict[str, Any]]) -> list[dict[str, float]]:
-        """Sums over chosen and rejected, in the order of the examples."""
+    def logprobs(self, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Sums over each response by column (of lists one each), in the order of the examples."""
         import torch
 
         from rayonale.train.batches import ALIGN, collate
         from rayonale.train.plan import micro_batches
-        from rayonale.train.trees import tree_length
 
-        found: list[dict[str, float]] = [{} for _ in examples]
+        found: list[dict[str, Any]] = [{} for _ in examples]
         if not examples:
             return found
-        costs = [
-            tree_length(e["prompt_tokens"], [e["chosen_tokens"], e["rejected_tokens"]])
-            for e in examples
-        ]
+        sequences = self.job.encoding.sequences
+        costs = [cost_of(example, sequences) for example in examples]
         (mine,) = micro_batches(
             range(len(examples)), costs, world=1, max_tokens=self.job.micro_batch_tokens
         )
-        sequences = self.job.encoding.sequences
         with torch.no_grad():
             for micro in mine:
                 batch = collate(
                     [examples[row] for row in micro.rows], sequences, align=ALIGN[self.job.dtype]
                 )
                 logprob = self.policy(**batch.inputs(self.device)).cpu()
-                for name, column in zip(sequences, REFERENCE_COLUMNS, strict=True):
-                    for row, index in zip(micro.rows, batch.sequence[name].tolist(), strict=True):
-                        found[row][column] = logprob[index].item()
+                for name in sequences:
+                    for row, index in zip(micro.rows, batch.sequence[name], strict=True):
+                        found[row][reference_column(name)] = (
+                            logprob[index[index >= 0]].tolist()
+                            if name in LISTS
+                            else logprob[index].item()
+                        )
         return found
 
 
-def output_schema(schema: pa.Schema) -> pa.Schema:
+def cost_of(example: dict[str, Any], sequences: tuple[str, ...]) -> int:
+    """Tokens that a row puts into the model."""
+    cost = 0
+    for prompt, names in trees_of(sequences).items():
+        lengths = np.concatenate([np.atleast_1d(example[f"{name}_tokens"]) for name in names])
+        cost += tree_length(example[f"{prompt}_tokens"], lengths.tolist())
+    return cost
+
+
+def output_schema(schema: pa.Schema, sequences: tuple[str, ...]) -> pa.Schema:
     """Columns of the rows with the reference's; older ones of the same names are replaced."""
-    added = {**dict.fromkeys(REFERENCE_COLUMNS, pa.float32()), REFERENCE: pa.string()}
+    columns = [reference_column(name) for name in sequences]
+    number = pa.float32()
+    added = {name: pa.list_(number) if name in LIST_VALUES else number for name in columns}
+    added[REFERENCE] = pa.string()
+    if MISMATCHED in sequences:
+        added[MISMATCHED] = MESSAGES
     kept = [field for field in schema if field.name not in added]
     return pa.schema([*kept, *added.items()])
 
@@ -161,7 +190,7 @@ def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
     job = Job(
         encoding=Encoding(
             model=model,
-            sequences=("chosen", "rejected"),
+            sequences=REFERENCED[row_type_of(storage.schema(context.rows()).names)],
             chat_template=settings.chat_template,
             max_length=settings.max_length,
             max_prompt_length=settings.max_prompt_length,
@@ -251,9 +280,9 @@ STAGE = Stage(
     settings=ReferenceSettings,
     run=run,
     reads={
-        "rows": Reads("rows", columns=("id", "prompt", "chosen", "rejected")),
+        "rows": Reads("rows", columns=("id", "prompt")),
         "model": Reads("model", optional=True),
     },
-    adds=(*REFERENCE_COLUMNS, REFERENCE),
+    adds=(*(reference_column(n) for ns in REFERENCED.values() for n in ns), MISMATCHED, REFERENCE),
     own_devices=True,
 )

@@ -1,7 +1,8 @@
 """Losses: pure functions of tensors, one family a file, and the registry of their names.
 
-Adding a loss is one file that defines `LOSS` and one line here. Modules are loaded by name, so
-a new loss does not change the code version of runs that use another one.
+Adding a loss is one file that defines it and one line here. Modules are loaded by name, so a new
+loss does not change the code version of runs that use another one. `<name>+rationale` is any
+loss of pairs with the rationale term on top.
 """
 
 from __future__ import annotations
@@ -15,10 +16,35 @@ if TYPE_CHECKING:
 
 REGISTRY: dict[str, str] = {
     "sft": "rayonale.losses.sft:LOSS",
+    "conditioned_sft": "rayonale.losses.conditioned_sft:LOSS",
     "dpo": "rayonale.losses.dpo:LOSS",
+    "cdpo": "rayonale.losses.dpo:CDPO",
+    "ipo": "rayonale.losses.ipo:LOSS",
+    "kto": "rayonale.losses.kto:LOSS",
+    "slic": "rayonale.losses.slic:LOSS",
+    "hinge": "rayonale.losses.slic:HINGE",
+    "rrhf": "rayonale.losses.rrhf:LOSS",
+    "orpo": "rayonale.losses.orpo:LOSS",
+    "cpo": "rayonale.losses.cpo:LOSS",
+    "simpo": "rayonale.losses.simpo:LOSS",
+    "length_dpo": "rayonale.losses.length_dpo:LOSS",
+    "rpo": "rayonale.losses.rpo:LOSS",
+    "sppo": "rayonale.losses.sppo:LOSS",
+    "nca_pair": "rayonale.losses.nca:PAIR",
+    "nca": "rayonale.losses.nca:LOSS",
+    "infonca": "rayonale.losses.nca:INFONCA",
     "rdpo": "rayonale.losses.rdpo:LOSS",
+    "rorpo": "rayonale.losses.rdpo:RORPO",
+    "rsimpo": "rayonale.losses.rdpo:RSIMPO",
     "rationale_only": "rayonale.losses.rationale:LOSS",
 }
+
+# Names that mean different things in the literature, and what each is called here.
+_AMBIGUOUS = {
+    "r-dpo": "rdpo (DPO with rationales) or length_dpo (length-regularised R-DPO)",
+    "r_dpo": "rdpo (DPO with rationales) or length_dpo (length-regularised R-DPO)",
+}
+_WITH_RATIONALE = "+rationale"
 
 
 def get(name: str) -> Loss:
@@ -27,11 +53,25 @@ def get(name: str) -> Loss:
     Raises:
         ValueError: unknown name; the message lists the choices.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"unknown loss {name!r}; choices: {', '.join(sorted(REGISTRY))}")
-    module, _, attribute = REGISTRY[name].partition(":")
+    base, suffix, rest = name.partition(_WITH_RATIONALE)
+    if base not in REGISTRY or rest:
+        hint = f" ({_AMBIGUOUS[name]})" if name in _AMBIGUOUS else ""
+        raise ValueError(
+            f"unknown loss {name!r}{hint}; choices: {', '.join(sorted(REGISTRY))}, and "
+            f"<loss of pairs>{_WITH_RATIONALE}"
+        )
+    module, _, attribute = REGISTRY[base].partition(":")
     loss: Loss = getattr(import_module(module), attribute)
+    if suffix:
+        from rayonale.losses.rationale import on_top_of
+
+        return on_top_of(loss)
     return loss
+
+
+def of(settings: LossSettings) -> Loss:
+    """The loss that settings choose, with everything that it reads under its options."""
+    return get(settings.name).with_options(settings)
 
 
 def parse(value: Any) -> LossSettings:
@@ -53,7 +93,9 @@ def parse(value: Any) -> LossSettings:
     raise ValueError(f"expected a loss name or a mapping with `name`, found {value!r}")
 
 
-def module(name: str) -> str:
-    """Module that defines a loss: a run's code version includes it."""
+def modules(name: str) -> list[str]:
+    """Modules that define a loss: a run's code version includes them."""
     get(name)
-    return REGISTRY[name].partition(":")[0]
+    base, suffix, _ = name.partition(_WITH_RATIONALE)
+    found = [REGISTRY[base].partition(":")[0]]
+    return [*found, "rayonale.losses.rationale"] if suffix else found

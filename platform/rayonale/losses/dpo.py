@@ -1,8 +1,12 @@
-"""Direct preference optimisation, with label smoothing (conservative DPO)."""
+"""Direct preference optimisation, with label smoothing (conservative DPO).
+
+`cdpo` is `dpo` with a label smoothing that must be given.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
 
@@ -62,6 +66,20 @@ class DPOSettings(LossSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
+class CDPOSettings(DPOSettings):
+    """Options of `cdpo`: `dpo` whose label smoothing must be told."""
+
+    name: Literal["cdpo"] = "cdpo"  # type: ignore[assignment]
+    label_smoothing: float = Field(gt=0, lt=0.5)
+
+
+class HasBeta(Protocol):
+    """Settings of a loss with implicit rewards."""
+
+    @property
+    def beta(self) -> float: ...
+
+
 def arguments(scores: Scores) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four log-probabilities that DPO-like losses take, in their order."""
     return (
@@ -78,11 +96,14 @@ def terms(scores: Scores, settings: DPOSettings) -> dict[str, Term]:
     return {"preference": Term(values)}
 
 
-def implicit_rewards(scores: Scores, settings: DPOSettings) -> dict[str, Tensor]:
+def implicit_rewards(scores: Scores, settings: HasBeta) -> dict[str, Tensor]:
     """β(S_π − S_ref) of both responses, their margin, and whether the chosen one's is higher."""
     chosen, rejected, ref_chosen, ref_rejected = arguments(scores)
-    reward_chosen = settings.beta * (chosen - ref_chosen)
-    reward_rejected = settings.beta * (rejected - ref_rejected)
+    return rewards(settings.beta * (chosen - ref_chosen), settings.beta * (rejected - ref_rejected))
+
+
+def rewards(reward_chosen: Tensor, reward_rejected: Tensor) -> dict[str, Tensor]:
+    """Metrics of the two responses' rewards, [P] each."""
     return {
         "rewards/chosen": reward_chosen,
         "rewards/rejected": reward_rejected,
@@ -100,3 +121,4 @@ LOSS = Loss(
     reference=True,
     observe=implicit_rewards,
 )
+CDPO = replace(LOSS, name="cdpo", settings=CDPOSettings)

@@ -13,9 +13,11 @@ both terms.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from rayonale.losses.sft import nll_mean, nll_sum
 from rayonale.losses.spec import Loss, LossSettings, Scores, Term
@@ -95,15 +97,34 @@ def with_rationale(name: str, base: Loss, settings: type[RationaleTerm]) -> Loss
             "rationale": rationale_term(scores, chosen_settings),
         }
 
-    return Loss(
-        name,
-        settings,
+    return replace(
+        base,
+        name=name,
+        settings=settings,
         sequences=(*base.sequences, "rationale"),
         terms=terms,
-        reference=base.reference,
-        observe=base.observe,
-        values=base.values,
     )
+
+
+@lru_cache(maxsize=64)
+def on_top_of(base: Loss) -> Loss:
+    """`<base>+rationale`: any loss of preference pairs with the rationale term.
+
+    Raises:
+        ValueError: the base reads no pairs, has the term already, or an option of its name.
+    """
+    name = f"{base.name}+rationale"
+    if base.rows != "pair" or "rejected" not in base.sequences or "rationale" in base.sequences:
+        raise ValueError(
+            f"{name!r}: the rationale term goes on top of a loss of preference pairs without it, "
+            f"{base.name!r} reads {', '.join(base.sequences)}"
+        )
+    clash = {"gamma", "form", "reduction"} & set(base.settings.model_fields)
+    assert not clash, f"{base.name} and the rationale term both have {clash}"
+    field: Any = (Literal[name], name)  # type: ignore[valid-type]
+    title = f"{base.settings.__name__}WithRationale"
+    settings: Any = create_model(title, __base__=(RationaleTerm, base.settings), name=field)
+    return with_rationale(name, base, settings)
 
 
 class RationaleOnlySettings(RationaleTerm):

@@ -9,8 +9,10 @@ response's log-probability is what it would be alone.
     position  |         0 1 2 3 |        4 5 6 |          4 5 |      ← both follow the prompt
     segment   |         0 0 0 0 |        1 1 1 |          2 2 |
 
+A list's responses all follow one prompt in the same way.
+
 Legend: B packed rows, L tokens a row, N response tokens of the batch, S sequences (responses),
-P rows of the data (pairs).
+P rows of the data (pairs, labelled responses, lists), K responses of the longest list.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rayonale.train.trees import first_fit, tree_length, trees_of
+from rayonale.train.trees import LISTS, PROMPT, first_fit, tree_length, trees_of
 
 # In bfloat16 a last digit is worth 0.01 nats of a response, so a log-probability must not depend
 # on what else is in the batch: kernels sum in blocks, and trees that start at multiples of a block
@@ -41,9 +43,9 @@ class Batch:
             `target`; the last prompt token predicts the first token of each response.
         target: [N] token ids.
         owner: [N] which of the S sequences a target belongs to.
-        sequence: name → [P] index among the S sequences.
-        length: name → [P] number of tokens of the sequence, float32.
-        value: name → [P] float32, columns of the rows.
+        sequence: name → [P] index among the S sequences; of a list [P, K], −1 where it is shorter.
+        length: name → number of predicted tokens, float32, shaped so; 1 where a list is shorter.
+        value: name → [P] float32, columns of the rows; of lists [P, K], 0 where they are shorter.
         weight: [P] 1, or 0 for a row that only fills a worker's turn.
     """
 
@@ -63,10 +65,17 @@ class Batch:
         """What the policy's forward takes, on its device."""
         names = ("tokens", "positions", "tree", "segment", "predictor", "target", "owner")
         tensors = {name: getattr(self, name).to(device) for name in names}
-        tensors["owners"] = torch.zeros(
-            sum(len(index) for index in self.sequence.values()), device=device
-        )
+        count = sum(int((index >= 0).sum()) for index in self.sequence.values())
+        tensors["owners"] = torch.zeros(count, device=device)
         return tensors
+
+    @property
+    def mask(self) -> Tensor | None:
+        """[P, K] bool, which entries of lists are there; None without lists."""
+        for name in LISTS:
+            if name in self.sequence:
+                return self.sequence[name] >= 0
+        return None
 
     @property
     def padding(self) -> tuple[int, int]:
@@ -85,55 +94,93 @@ def collate(
     """Lay out rows (token lists by column name, as in a shard) as one packed batch.
 
     Args:
-        sequences: the responses to compute.
+        sequences: the responses to compute; `prompt` asks for the prompt's tokens too.
         values: numeric columns to pass on.
         filler: the rows only fill a worker's turn; their weight is 0.
         align: trees start at multiples of so many tokens; see `ALIGN`.
     """
-    trees: list[tuple[list[int], list[tuple[int, list[int]]]]] = []
-    index: dict[str, list[int]] = {name: [] for name in sequences}
+    trees: list[Tree] = []
+    index: dict[str, list[Any]] = {name: [] for name in sequences}
     count = 0
+
+    def next_number(_: Any) -> int:
+        nonlocal count
+        count += 1
+        return count - 1
+
     for row in rows:
         for prompt, names in trees_of(sequences).items():
-            responses = []
+            responses: list[tuple[int, list[int]]] = []
             for name in names:
-                responses.append((count, row[name]))
-                index[name].append(count)
-                count += 1
-            trees.append((row[prompt], responses))
-    layout = _lay_out(trees, align)
+                texts = row[name] if name in LISTS else [row[name]]
+                numbers = [next_number(text) for text in texts]
+                responses += zip(numbers, texts, strict=True)
+                index[name].append(numbers if name in LISTS else numbers[0])
+            own = None
+            if prompt == PROMPT and PROMPT in sequences:
+                own = next_number(prompt)
+                index[PROMPT].append(own)
+            trees.append(Tree(row[prompt], responses, own))
     return Batch(
-        **layout,
-        sequence={name: torch.tensor(found) for name, found in index.items()},
-        length={name: torch.tensor([float(len(row[name])) for row in rows]) for name in sequences},
-        value={
-            name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
-            for name in values
+        **_lay_out(trees, align),
+        sequence={name: _tensor(found, -1, torch.int64) for name, found in index.items()},
+        length={
+            name: _tensor([_predicted(name, row[name]) for row in rows], 1, torch.float32)
+            for name in sequences
         },
+        value={name: _tensor([row[name] for row in rows], 0, torch.float32) for name in values},
         weight=torch.full((len(rows),), 0.0 if filler else 1.0),
     )
 
 
-def _lay_out(
-    trees: list[tuple[list[int], list[tuple[int, list[int]]]]], align: int
-) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Tree:
+    """Tokens of a prompt, (number, tokens) of its responses, and its own number as a sequence."""
+
+    prompt: list[int]
+    responses: list[tuple[int, list[int]]]
+    own: int | None = None
+
+
+def _predicted(name: str, tokens: Any) -> Any:
+    """How many tokens of a sequence something predicts: nothing predicts a prompt's first."""
+    if name in LISTS:
+        return [len(each) for each in tokens]
+    return len(tokens) - (name == PROMPT)
+
+
+def _tensor(rows: list[Any], padding: int, dtype: torch.dtype) -> Tensor:
+    """[P] of numbers, or [P, K] of lists, padded."""
+    if rows and isinstance(rows[0], list):
+        longest = max(len(row) for row in rows)
+        rows = [[*row, *[padding] * (longest - len(row))] for row in rows]
+    return torch.tensor(rows, dtype=dtype)
+
+
+def _lay_out(trees: list[Tree], align: int) -> dict[str, Tensor]:
     lengths = [
-        -(-tree_length(len(p), [len(r) for _, r in responses]) // align) * align
-        for p, responses in trees
+        -(-tree_length(len(t.prompt), [len(r) for _, r in t.responses]) // align) * align
+        for t in trees
     ]
     bins = first_fit(lengths)
     shape = (len(bins), max(lengths))
     tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     tree_ids, segments = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
-    predictor, target, owner = [], [], []
+    predictor: list[int] = []
+    target: list[int] = []
+    owner: list[Any] = []
     for row, members in enumerate(bins):
         start = 0
         for tree in members:
-            prompt, responses = trees[tree]
+            prompt = trees[tree].prompt
             end = start + len(prompt)
             tokens[row, start:end], positions[row, start:end] = prompt, np.arange(len(prompt))
             last_of_prompt = row * shape[1] + end - 1
-            for segment, (number, response) in enumerate(responses, 1):
+            if trees[tree].own is not None:
+                predictor.extend(range(row * shape[1] + start, last_of_prompt))
+                target.extend(prompt[1:])
+                owner.extend([trees[tree].own] * (len(prompt) - 1))
+            for segment, (number, response) in enumerate(trees[tree].responses, 1):
                 stop = end + len(response) - 1
                 tokens[row, end:stop] = response[:-1]
                 positions[row, end:stop] = len(prompt) + np.arange(len(response) - 1)

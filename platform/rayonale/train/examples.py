@@ -1,15 +1,18 @@
-"""From a pair's row to token lists, or to a reject: the only place where training reads text.
+"""From a row to token lists, or to a reject: the only place where training reads text.
 
 {"id", "prompt": [messages], "chosen": […], "rejected": […], "rationales": […]}
     → {"id", "prompt": [ids], "chosen": [ids], "rejected": [ids],
        "rationale_prompt": [ids], "rationale": [ids],
        "ref_chosen_logprob": −31.2, "ref_rejected_logprob": −40.9, "reference": "model=…"}
+
+Labelled rows have `response` (and `mismatched`, another row's response, for KTO) in place of the
+pair, lists `responses`: [[ids], [ids], …] with `scores`: [7.5, 3.0, …].
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +24,17 @@ from rayonale.losses.spec import Loss
 from rayonale.records import Reject, RejectKind
 from rayonale.train.rationale_prompts import RationaleRejected, rationale_example
 from rayonale.train.settings import RationalePrompt
-from rayonale.train.trees import trees_of
+from rayonale.train.trees import (
+    LISTS,
+    REFERENCED,
+    reference_column,
+    responses_among,
+    trees_of,
+)
 
-REFERENCE_OF = {"chosen": "ref_chosen_logprob", "rejected": "ref_rejected_logprob"}
-REFERENCE_COLUMNS = tuple(REFERENCE_OF.values())
+REFERENCE = "reference_fingerprint"
+# Columns with a number for each response of a list.
+LIST_VALUES = ("scores", *(reference_column(name) for name in LISTS))
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,12 @@ class Encoding:
 
     Attributes:
         model: folder or hub name whose tokenizer is used.
-        sequences: responses to encode: `chosen`, `rejected`, `rationale`.
+        sequences: what to encode: `chosen`, `rejected`, `rationale`, `response`, `responses` …
         values: numeric columns to carry along.
         max_length: tokens of a prompt with its longest response.
         rationale: the rationale's prompt.
         seed: of the shuffled order of responses in the rationale's prompt.
+        fingerprint: carry a hash of the tokens that stored reference log-probabilities hold for.
     """
 
     model: str
@@ -56,19 +67,23 @@ class Encoding:
 
     def columns(self) -> list[str]:
         """Columns of the rows that are read."""
-        text = [name for name in self.sequences if name != "rationale"]
+        text = [name for name in responses_among(self.sequences) if name != "rationale"]
         if "rationale" in self.sequences:
             text = ["chosen", "rejected", "rationales"]
         return ["id", "prompt", *text, *self.values]
 
     def schema(self) -> pa.Schema:
         """Columns of a shard."""
-        trees = trees_of(self.sequences)
         fields = [("id", pa.string())]
-        for column in [*trees, *self.sequences]:
-            fields.append((column, pa.list_(pa.int32())))
-            fields.append((f"{column}_tokens", pa.int32()))
-        fields += [(name, pa.float32()) for name in self.values if name != REFERENCE]
+        for column in [*trees_of(self.sequences), *responses_among(self.sequences)]:
+            text, count = pa.list_(pa.int32()), pa.int32()
+            lists = column in LISTS
+            fields.append((column, pa.list_(text) if lists else text))
+            fields.append((f"{column}_tokens", pa.list_(count) if lists else count))
+        for name in self.values:
+            if name != REFERENCE:
+                number = pa.float32()
+                fields.append((name, pa.list_(number) if name in LIST_VALUES else number))
         if self.fingerprint:
             fields += [("tokens", pa.string())]
         if REFERENCE in self.values:
@@ -76,12 +91,21 @@ class Encoding:
         return pa.schema(fields)
 
 
-REFERENCE = "reference_fingerprint"
+def sequences_of(loss: Loss) -> tuple[str, ...]:
+    """All that a loss computes, ahead of the loss itself too."""
+    ahead = loss.ahead.sequences if loss.ahead else ()
+    return tuple(dict.fromkeys((*loss.sequences, *ahead)))
 
 
-def columns_of(loss: Loss) -> tuple[str, ...]:
-    """Numeric columns that a loss reads, the reference's log-probabilities among them."""
-    return (*(REFERENCE_COLUMNS if loss.reference else ()), *loss.values)
+def columns_of(loss: Loss, sequences: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Numeric columns that a loss reads, the reference's log-probabilities among them.
+
+    Args:
+        sequences: only the reference's of these.
+    """
+    wanted = sequences_of(loss) if sequences is None else sequences
+    stored = [name for name in REFERENCED[loss.rows] if name in wanted] if loss.reference else []
+    return (*(reference_column(name) for name in stored), *loss.values)
 
 
 def encode(
@@ -99,35 +123,72 @@ def encode(
         else:
             messages, responses = row["prompt"], {name: row[name] for name in names}
         try:
-            found[prompt] = tokens.encode_prompt(tokenizer, messages)
-            for name in names:
-                found[name] = tokens.encode_response(tokenizer, messages, responses[name])
-        except ValueError as error:
-            return None, reject(row, RejectKind.INVALID, "untokenisable", str(error))
-        for name in names:
-            why = tokens.over_long(
-                found[prompt],
-                found[name],
-                encoding.max_length,
-                None if prompt == "rationale_prompt" else encoding.max_prompt_length,
-            )
-            if why:
-                reason = "rationale_over_long" if name == "rationale" else "over_long"
-                return None, reject(row, RejectKind.LIMIT, reason, f"{name}: {why}")
-    for column in [*trees_of(encoding.sequences), *encoding.sequences]:
-        found[f"{column}_tokens"] = len(found[column])
+            found |= _encode_tree(tokenizer, encoding, prompt, messages, responses)
+        except LeftOut as left_out:
+            return None, reject(row, left_out.kind, left_out.reason, str(left_out))
+    for column in [*trees_of(encoding.sequences), *responses_among(encoding.sequences)]:
+        text = found[column]
+        found[f"{column}_tokens"] = [len(t) for t in text] if column in LISTS else len(text)
     for name in encoding.values:
-        if row[name] is None:
+        value = row[name]
+        if value is None or (name in LIST_VALUES and None in value):
             return None, reject(row, RejectKind.INVALID, f"no_{name}", f"{name} is null")
-        found[name] = row[name]
+        found[name] = value
+    for name in {"responses", *LIST_VALUES} & found.keys():
+        if len(found[name]) != len(row["responses"]):
+            why = f"{name}: found {len(found[name])} for {len(row['responses'])} responses"
+            return None, reject(row, RejectKind.INVALID, "lists_differ", why)
     if encoding.fingerprint:
         found["tokens"] = tokens_hash(found)
     return found, None
 
 
+class LeftOut(ValueError):
+    """A row that cannot be trained on; `reason` is the reject's code."""
+
+    def __init__(self, kind: RejectKind, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind, self.reason = kind, reason
+
+
+def _encode_tree(
+    tokenizer: Any, encoding: Encoding, prompt: str, messages: Any, responses: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tokens of a prompt and its responses, by column.
+
+    Raises:
+        LeftOut: a response is missing, the conversation does not fit the template or the limits.
+    """
+    for name, response in responses.items():
+        if response is None:
+            raise LeftOut(RejectKind.INVALID, f"no_{name}", f"{name} is null")
+        if name in LISTS and len(response) < 2:
+            why = f"{name}: found {len(response)}, a list needs two to compare"
+            raise LeftOut(RejectKind.FILTERED, "fewer_than_two_responses", why)
+    found: dict[str, Any] = {}
+    try:
+        found[prompt] = tokens.encode_prompt(tokenizer, messages)
+        for name, response in responses.items():
+            texts = response if name in LISTS else [response]
+            encoded = [tokens.encode_response(tokenizer, messages, text) for text in texts]
+            found[name] = encoded if name in LISTS else encoded[0]
+    except ValueError as error:
+        raise LeftOut(RejectKind.INVALID, "untokenisable", str(error)) from error
+    longest_prompt = None if prompt == "rationale_prompt" else encoding.max_prompt_length
+    for name in responses:
+        longest = max(found[name], key=len) if name in LISTS else found[name]
+        over = tokens.over_long(found[prompt], longest, encoding.max_length, longest_prompt)
+        if over:
+            reason = "rationale_over_long" if name == "rationale" else "over_long"
+            raise LeftOut(RejectKind.LIMIT, reason, f"{name}: {over}")
+    return found
+
+
 def tokens_hash(example: Mapping[str, Any]) -> str:
-    """Hash of a pair's tokens (16 hex digits): reference log-probabilities hold for these."""
-    parts: Sequence[Sequence[int]] = [example[c] for c in ("prompt", "chosen", "rejected")]
+    """Hash of a row's tokens (16 hex digits): reference log-probabilities hold for these."""
+    kinds = [names for names in REFERENCED.values() if names[0] in example]
+    assert len(kinds) == 1, f"one type of rows, found {sorted(example)}"
+    parts = [example[column] for column in ("prompt", *kinds[0]) if column in example]
     return xxhash.xxh3_64_hexdigest(json.dumps(parts).encode())
 
 

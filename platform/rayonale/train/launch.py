@@ -156,7 +156,7 @@ def work(job: Job) -> None:
     """Load, resume, train, export."""
     import ray.train
 
-    from rayonale.train import checkpoints, engine, export, loop
+    from rayonale.train import batches, checkpoints, engine, export, loop
     from rayonale.train.plan import make_plan
     from rayonale.train.policy import Policy, check_forward, load_model
     from rayonale.train.shards import TokenRows
@@ -183,7 +183,7 @@ def work(job: Job) -> None:
     live = engine.start(Policy(model).to(device), settings, world)
     progress = checkpoints.load(live, rank=rank, world=world)
     shortest = sorted(range(len(rows)), key=lambda row: (rows.costs([row])[0], row))[:PROBE_ROWS]
-    probe = loop.collate(rows.take(shortest), loss.sequences)
+    probe = batches.collate(rows.take(shortest), loss.sequences)
     live.eval()
     check_forward(live, model, probe, settings.dtype, device)
 

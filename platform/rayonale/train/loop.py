@@ -4,6 +4,9 @@
          ─► terms of the loss, one value a row ─► divided by the global batch's counts ─► backward
          ─► one vector of sums over all workers ─► finite? ─► optimiser step ─► metrics
 
+Some losses need a mean over the whole global batch first (`look_ahead`). The steps from row
+numbers to a loss are in `scoring.py`.
+
 A plain function of (engine, data, settings, rank, world): Ray Train launches it, anything else
 may. All randomness is in the plan's seed and in torch's generators, which checkpoints hold.
 """
@@ -18,20 +21,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from rayonale import losses
-from rayonale.losses.spec import PAIRS, Loss, Scores
-from rayonale.train.batches import ALIGN, Batch, collate
-from rayonale.train.examples import REFERENCE_OF, columns_of
-from rayonale.train.plan import MicroBatch, Plan, micro_batches
+from rayonale.losses.spec import Loss
+from rayonale.train.plan import Plan
 from rayonale.train.schedule import learning_rate
+from rayonale.train.scoring import Tally, batch_of, look_ahead, score, split
 from rayonale.train.settings import TrainSettings
 from rayonale.train.shards import TokenRows
-
-# Small ones stay in a CPU's caches; a GPU wants to be filled.
-DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2_048, "cuda": 16_384}
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def train(
     Raises:
         FloatingPointError: the loss or its gradient is not finite; names the step and remedies.
     """
-    loss = losses.get(settings.loss.name)
+    loss = losses.of(settings.loss)
     saved = time.monotonic()
     for step in range(progress.step, plan.steps):
         started = time.monotonic()
@@ -91,12 +88,15 @@ def train(
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         numbers = plan.global_batch(step)
-        counts = rows.counts(numbers)
-        tally = Tally(counts)
+        tally = Tally(rows.counts(numbers, loss.sequences))
         engine.train()
-        for micro in split(rows, numbers, settings, world, device)[rank]:
-            batch = batch_of(rows, micro, loss, settings.dtype)
-            scores = score(engine, batch, loss, device)
+        ahead = look_ahead(
+            engine, rows, numbers, loss, settings, device=device, rank=rank, world=world
+        )
+        parts = split(rows, numbers, settings, sequences=loss.sequences, world=world, device=device)
+        for micro in parts[rank]:
+            batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
+            scores = score(engine, batch, loss, device, ahead)
             value = tally.add(scores, batch, loss, settings)
             # The engine averages over workers; our counts are global already.
             engine.backward(value * world, scale_wrt_gas=False)
@@ -135,90 +135,6 @@ def train(
     return progress
 
 
-def split(
-    rows: TokenRows, numbers: list[int], settings: TrainSettings, world: int, device: torch.device
-) -> list[list[MicroBatch]]:
-    """Micro-batches of a global batch, by worker."""
-    tokens = settings.micro_batch_tokens
-    if tokens is None and settings.micro_batch_pairs is None:
-        tokens = DEFAULT_MICRO_BATCH_TOKENS[device.type]
-    return micro_batches(
-        numbers,
-        rows.costs(numbers),
-        world=world,
-        max_tokens=tokens,
-        max_rows=settings.micro_batch_pairs,
-    )
-
-
-def batch_of(rows: TokenRows, micro: MicroBatch, loss: Loss, dtype: str) -> Batch:
-    """The tensors of a micro-batch."""
-    return collate(
-        rows.take(micro.rows),
-        loss.sequences,
-        values=columns_of(loss),
-        filler=micro.filler,
-        align=ALIGN[dtype],
-    )
-
-
-def score(engine: Any, batch: Batch, loss: Loss, device: torch.device) -> Scores:
-    """The policy's log-probabilities of a batch, by sequence name, [P]."""
-    logprob = engine(**batch.inputs(device))  # [S]
-    value = {name: tensor.to(device) for name, tensor in batch.value.items()}
-    return Scores(
-        logprob={n: logprob[index.to(device)] for n, index in batch.sequence.items()},
-        length={name: tensor.to(device) for name, tensor in batch.length.items()},
-        reference={n: value[c] for n, c in REFERENCE_OF.items()} if loss.reference else {},
-        value=value,
-    )
-
-
-class Tally:
-    """Sums over the rows of a global batch, and the loss that they make up."""
-
-    def __init__(self, counts: dict[str, float]) -> None:
-        self.counts = counts
-        self.sums: dict[str, Tensor] = {}
-        self.tokens = 0
-        self.padding = 0
-
-    def add(self, scores: Scores, batch: Batch, loss: Loss, settings: TrainSettings) -> Tensor:
-        """Count a micro-batch; returns its share of the global batch's loss (a scalar)."""
-        weight = batch.weight.to(next(iter(scores.logprob.values())).device)
-        total = weight.new_zeros(())
-        for name, term in loss.terms(scores, settings.loss).items():
-            # where, not ·: a filler's infinity must not become NaN.
-            share = torch.where(weight > 0, term.values, 0.0).sum() / self.counts[term.over]
-            self._sum(f"terms/{name}", share)
-            total = total + share
-        self._sum("loss", total)
-        with torch.no_grad():
-            seen = dict(loss.observe(scores, settings.loss))
-            seen |= {f"logprob/{name}": value for name, value in scores.logprob.items()}
-            for name, values in seen.items():
-                mean = torch.where(weight > 0, values, 0.0).sum() / self.counts[PAIRS]
-                self._sum(name, mean)
-        padding, tokens = batch.padding
-        self.padding += padding
-        self.tokens += tokens - padding
-        return total
-
-    def _sum(self, name: str, value: Tensor) -> None:
-        value = value.detach().double()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def reduced(self, device: torch.device, *, flag: bool = False) -> tuple[dict[str, float], bool]:
-        """Metrics over all workers, and whether any worker raised its flag: one message."""
-        extra = torch.tensor([self.tokens, self.padding, flag], dtype=torch.float64, device=device)
-        vector = torch.cat([torch.stack(list(self.sums.values())), extra])
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(vector)
-        *values, tokens, padding, raised = vector.tolist()
-        self.tokens, self.padding = int(tokens), int(padding)
-        return dict(zip(self.sums, values, strict=True)), raised > 0
-
-
 @torch.no_grad()
 def validate(
     engine: Any,
@@ -233,10 +149,12 @@ def validate(
     """Loss and metrics over all validation rows."""
     engine.eval()
     numbers = list(range(len(rows)))
-    tally = Tally(rows.counts(numbers))
-    for micro in split(rows, numbers, settings, world, device)[rank]:
-        batch = batch_of(rows, micro, loss, settings.dtype)
-        tally.add(score(engine, batch, loss, device), batch, loss, settings)
+    tally = Tally(rows.counts(numbers, loss.sequences))
+    ahead = look_ahead(engine, rows, numbers, loss, settings, device=device, rank=rank, world=world)
+    parts = split(rows, numbers, settings, sequences=loss.sequences, world=world, device=device)
+    for micro in parts[rank]:
+        batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
+        tally.add(score(engine, batch, loss, device, ahead), batch, loss, settings)
     return tally.reduced(device)[0]
 
 

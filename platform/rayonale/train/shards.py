@@ -24,9 +24,11 @@ import xxhash
 from rayonale import storage
 from rayonale.records import REJECT
 from rayonale.train.examples import Encoding, encode
-from rayonale.train.trees import tree_length, trees_of
+from rayonale.train.trees import PROMPT, trees_of
 
 log = logging.getLogger("rayonale")
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,13 @@ class TokenRows:
         self.sequences = tuple(sequences)
         tables = [pa.ipc.open_file(pa.memory_map(str(_local(uri)))).read_all() for uri in shards]
         self._table = pa.concat_tables(tables)
-        self.lengths = {
-            column: self._table[f"{column}_tokens"].to_numpy()
-            for column in [*trees_of(sequences), *sequences]
-        }
+        # By column: tokens of each row, and how many texts they are (a list has several).
+        self.lengths: dict[str, Ints] = {}
+        self._texts: dict[str, Ints] = {}
+        for column in self._table.column_names:
+            if column.endswith("_tokens"):
+                name = column.removesuffix("_tokens")
+                self.lengths[name], self._texts[name] = _lengths(self._table[column])
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -173,24 +178,36 @@ class TokenRows:
         """A whole column (ids, fingerprints)."""
         return list(self._table[name].to_pylist())
 
-    def costs(self, rows: Sequence[int]) -> list[int]:
-        """Tokens that each row puts into the model."""
-        return [
-            sum(
-                tree_length(
-                    int(self.lengths[prompt][row]), [int(self.lengths[n][row]) for n in names]
-                )
-                for prompt, names in trees_of(self.sequences).items()
-            )
-            for row in rows
-        ]
+    def costs(self, rows: Sequence[int], sequences: Sequence[str] | None = None) -> list[int]:
+        """Tokens that each row puts into the model (see `trees.tree_length`)."""
+        picked = list(rows)
+        total = np.zeros(len(picked), np.int64)
+        for prompt, names in trees_of(sequences or self.sequences).items():
+            total += self.lengths[prompt][picked]
+            for name in names:
+                total += self.lengths[name][picked] - self._texts[name][picked]
+        return [int(cost) for cost in total]
 
-    def counts(self, rows: Sequence[int]) -> dict[str, float]:
-        """What terms are divided by: `pairs`, and tokens of each sequence."""
-        found = {"pairs": float(len(rows))}
-        for name in self.sequences:
-            found[name] = float(self.lengths[name][list(rows)].sum())
+    def counts(
+        self, rows: Sequence[int], sequences: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """What terms are divided by: `pairs`, and predicted tokens of each sequence."""
+        picked = list(rows)
+        found = {"pairs": float(len(picked))}
+        for name in sequences or self.sequences:
+            tokens = self.lengths[name][picked].sum()
+            found[name] = float(tokens - (len(picked) if name == PROMPT else 0))
         return found
+
+
+def _lengths(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
+    """Tokens of each row and number of its texts, from `<name>_tokens`."""
+    if not pa.types.is_list(column.type):
+        tokens = column.to_numpy().astype(np.int64)
+        return tokens, np.ones_like(tokens)
+    rows = [(sum(row), len(row)) for row in column.to_pylist()]
+    both = np.array(rows, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 def _local(uri: str) -> Path:

@@ -16,12 +16,16 @@ from rayonale import losses, models, prompts, storage
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
 from rayonale.train import history, launch, references, shards
-from rayonale.train.examples import REFERENCE, Encoding, columns_of
+from rayonale.train.examples import REFERENCE, Encoding, columns_of, sequences_of
 from rayonale.train.settings import RationalePrompt, TrainSettings
+from rayonale.train.trees import RESPONSES_OF
 
 log = logging.getLogger("rayonale")
 
 LOG_EVERY = 10.0  # seconds between lines on the terminal
+
+# Stages that add what losses read.
+ADDED_BY = {"goal": "goals", "label": "reshape", "scores": "reshape"}
 
 
 def run(context: StageContext, settings: TrainSettings) -> StageResult:
@@ -42,7 +46,7 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
     storage.write_rows(storage.join(context.out, storage.REJECTS), iter(rejects), REJECT)
     usable = shards.TokenRows(train, encoding.sequences)
     require_rows(usable, rejects)
-    if losses.get(settings.loss.name).reference:
+    if losses.of(settings.loss).reference:
         references.check(
             usable, model=start, dtype=settings.dtype, allow_other=settings.allow_other_reference
         )
@@ -97,11 +101,11 @@ def generating_template(manifest: Mapping[str, Any]) -> str | None:
 
 def encoding_of(settings: TrainSettings, start: str, rationale: RationalePrompt) -> Encoding:
     """How rows become tokens."""
-    loss = losses.get(settings.loss.name)
+    loss = losses.of(settings.loss)
     reference = (REFERENCE,) if loss.reference else ()
     return Encoding(
         model=start,
-        sequences=loss.sequences,
+        sequences=sequences_of(loss),
         values=(*columns_of(loss), *reference),
         chat_template=settings.chat_template,
         max_length=settings.max_length,
@@ -114,12 +118,21 @@ def encoding_of(settings: TrainSettings, start: str, rationale: RationalePrompt)
 
 def require_columns(context: StageContext, settings: TrainSettings) -> None:
     """Refuse rows that lack what the loss reads, and say which stage adds it."""
-    loss = losses.get(settings.loss.name)
+    loss = losses.of(settings.loss)
+    present = storage.schema(context.rows()).names
+    texts = [name for name in RESPONSES_OF[loss.rows] if name in loss.sequences]
+    if missing := [name for name in texts if name not in present]:
+        raise ValueError(
+            f"stages.{context.name}: loss {loss.name!r} reads rows of type {loss.rows!r}, and "
+            f"{', '.join(missing)} is not in {context.rows()}; found: {', '.join(present)}. A "
+            "reshape stage turns pairs into labelled rows and lists, and lists into pairs"
+        )
     needed = {name: "reference_logprobs" for name in columns_of(loss) if name.startswith("ref_")}
+    if "mismatched" in sequences_of(loss):
+        needed["mismatched"] = "reference_logprobs"
     if "rationale" in loss.sequences:
         needed["rationales"] = "rationales"
-    needed |= dict.fromkeys(loss.values, "judgements or ingest")
-    present = storage.schema(context.rows()).names
+    needed |= {name: ADDED_BY.get(name, "judgements or ingest") for name in loss.values}
     missing = [
         f"{name} (a {stage} stage adds it)" for name, stage in needed.items() if name not in present
     ]
@@ -257,7 +270,7 @@ def templates_of(settings: TrainSettings) -> list[str]:
 def sources(settings: TrainSettings) -> list[str]:
     """What a run's code version includes beside this package."""
     return [
-        f"module:{losses.module(settings.loss.name)}",
+        *(f"module:{module}" for module in losses.modules(settings.loss.name)),
         *(f"prompt:{name}" for name in templates_of(settings)),
     ]
 
@@ -270,7 +283,7 @@ STAGE = Stage(
     gives=("model",),
     own_devices=True,
     reads={
-        "rows": Reads("rows", columns=("id", "split", "prompt", "chosen")),
+        "rows": Reads("rows", columns=("id", "split", "prompt")),
         "model": Reads("model", optional=True),
     },
 )

@@ -1,20 +1,62 @@
 """Trees: a prompt and the responses that follow it, in numbers only (no torch here).
 
-What is packed and how is drawn in `batches.py`.
+What is packed and how is drawn in `batches.py`. A *sequence* is what a loss reads of a row: one
+response (`chosen`), a list of them (`responses`), or the prompt's own tokens (`prompt`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+PROMPT = "prompt"
+LISTS = ("responses",)  # a list of responses in each row
+
 # Which prompt each response follows; responses with one prompt form a tree.
-PROMPT_OF = {"chosen": "prompt", "rejected": "prompt", "rationale": "rationale_prompt"}
+PROMPT_OF = {
+    "chosen": PROMPT,
+    "rejected": PROMPT,
+    "response": PROMPT,
+    "mismatched": PROMPT,
+    "responses": PROMPT,
+    "rationale": "rationale_prompt",
+}
+# Columns that hold the responses, by the type of rows (`records.ROW_TYPES`).
+RESPONSES_OF = {
+    "pair": ("chosen", "rejected"),
+    "labelled": ("response",),
+    "ranked_list": ("responses",),
+}
+# Sequences whose log-probabilities under a reference are stored, by the type of rows.
+REFERENCED = {**RESPONSES_OF, "labelled": ("response", "mismatched")}
+
+
+def reference_column(sequence: str) -> str:
+    """Column of a sequence's log-probability under the reference."""
+    return f"ref_{sequence}_logprob"
+
+
+def row_type_of(columns: Sequence[str]) -> str:
+    """Type of rows with these columns.
+
+    Raises:
+        ValueError: they hold no responses.
+    """
+    for kind, texts in RESPONSES_OF.items():
+        if all(name in columns for name in texts):
+            return kind
+    expected = "; ".join(f"{' and '.join(t)} ({kind})" for kind, t in RESPONSES_OF.items())
+    raise ValueError(f"rows without responses; expected {expected}; found: {', '.join(columns)}")
+
+
+def responses_among(sequences: Sequence[str]) -> tuple[str, ...]:
+    """The sequences that follow a prompt: all but the prompt itself."""
+    return tuple(name for name in sequences if name != PROMPT)
 
 
 def trees_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Prompt column → the sequences that follow it."""
     trees: dict[str, tuple[str, ...]] = {}
-    for name in sequences:
+    for name in responses_among(sequences):
         trees[PROMPT_OF[name]] = (*trees.get(PROMPT_OF[name], ()), name)
     return trees
 
