@@ -48,3 +48,20 @@ def test_models_are_found_in_settings_at_any_depth() -> None:
         judges: list[Judge] = [Judge(), Judge(model="tinyworld")]
 
     assert models.referenced(Settings()) == ["org/judge", "tinyworld"]
+
+
+def test_chat_template_files_are_found_in_settings_and_hashed(tmp_path: Path) -> None:
+    class Inner(BaseModel):
+        chat_template: str | None = None
+
+    class Outer(BaseModel):
+        engine: Inner
+        chat_template: str | None = None
+
+    file = tmp_path / "t.jinja"
+    file.write_text("{{ one }}")
+    named = Outer(engine=Inner(chat_template=str(file)), chat_template="{{ inline }}")
+    before = models.template_files(named)
+    assert list(before) == [str(file)]
+    file.write_text("{{ two }}")
+    assert models.template_files(named) != before

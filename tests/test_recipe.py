@@ -202,3 +202,49 @@ def test_a_stage_that_fails_leaves_no_manifest_and_runs_again(
     assert RUNS == ["numbers"]
     run(path)
     assert RUNS == ["numbers", "more"]
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "a b"])
+def test_a_name_that_leaves_the_runs_folder_is_refused(tmp_path: Path, name: str) -> None:
+    document = {"name": name, "stages": {"a": {"kind": "count"}}}
+    with pytest.raises(recipe.RecipeError, match="it names a folder"):
+        recipe.parse(document, source="recipe.yaml")
+
+
+def test_a_stage_named_by_number_and_text_is_told(tmp_path: Path) -> None:
+    text = "stages:\n  1: {kind: count}\n  '1': {kind: count, size: 4}\n"
+    with pytest.raises(recipe.RecipeError, match=r"stages\.1: given twice"):
+        recipe.load(write(tmp_path, text))
+
+
+def test_a_setting_that_a_read_stage_replaces_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TrainSettings(Settings):
+        model: str = "tinyworld"
+
+    train = Stage("train", TrainSettings, add_run, reads={"model": Reads("model", optional=True)})
+    found = {
+        "count": COUNT,
+        "train": train,
+        "base": Stage("base", AddSettings, add_run, {}, (), ("model",)),
+    }
+    monkeypatch.setattr(stages, "REGISTRY", dict.fromkeys(found, "tests:x"))
+    monkeypatch.setattr(stages, "get", found.__getitem__)
+    text = "stages:\n  m: {kind: base}\n  t: {kind: train, model: tinyworld, reads: {model: m}}\n"
+    with pytest.raises(recipe.RecipeError, match=r"stages\.t\.model: the stage read as 'model'"):
+        recipe.load(write(tmp_path, text))
+
+
+def test_rows_of_an_unfinished_stage_are_refused_and_of_a_finished_one_lead_to_it(
+    tmp_path: Path, ray_session: None
+) -> None:
+    text = "stages:\n  a: {kind: count}\n"
+    output = execution.run(recipe.load(write(tmp_path, text)))["a"]
+    found = execution.open_output(f"{output.uri}/rows/")
+    assert (found.uri, found.fingerprint, found.kind) == (output.uri, output.fingerprint, "count")
+    storage.remove(f"{output.uri}/manifest.json")
+    (Path(output.uri) / "work").mkdir()
+    for uri in (output.uri, f"{output.uri}/rows"):
+        with pytest.raises(ValueError, match="its stage has not finished"):
+            execution.open_output(uri)

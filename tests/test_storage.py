@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,3 +64,33 @@ def test_an_empty_folder_and_a_broken_document_are_named(tmp_path: Path) -> None
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest\.json: not JSON"):
         storage.read_json(str(tmp_path / "manifest.json"))
+
+
+def test_the_root_of_a_file_system_keeps_its_slashes() -> None:
+    assert storage.join("memory://", "a", "b") == "memory://a/b"
+    assert storage.join("s3://bucket/", "a") == "s3://bucket/a"
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("runs/", "/a/") == "runs/a"
+
+
+def test_what_json_lacks_becomes_null(tmp_path: Path) -> None:
+    path = str(tmp_path / "m.json")
+    storage.write_json(path, {"a": [float("nan"), 1.5], "b": {"c": float("-inf")}, "n": 3})
+    assert storage.read_json(path) == {"a": [None, 1.5], "b": {"c": None}, "n": 3}
+    assert "NaN" not in Path(path).read_text()
+
+
+def test_a_folder_is_kept_from_other_processes_until_its_holder_is_gone(tmp_path: Path) -> None:
+    folder = str(tmp_path / "stage" / "abc")
+    code = (
+        "import sys, time; from rayonale import storage\n"
+        f"with storage.locked({folder!r}): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="another process is writing it"), storage.locked(folder):
+        pass
+    holder.kill()  # as `kill -9` does
+    holder.wait()
+    with storage.locked(folder):
+        pass

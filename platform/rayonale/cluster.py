@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -70,3 +71,32 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             resources.get("GPU", 0),
         )
     return dict(ray.cluster_resources())
+
+
+def require(what: str, count: int, resources: Mapping[str, float]) -> None:
+    """Refuse what can never be placed, instead of waiting for it for ever.
+
+    A cluster may grow, so there it is only told that more is asked for than is there.
+
+    Args:
+        what: whose processes they are: "stages.dpo: training workers".
+        count: processes that must run at the same time.
+        resources: of each of them, {"CPU": 2, "GPU": 1}.
+
+    Raises:
+        ValueError: a local session has less.
+    """
+    have = ray.cluster_resources()
+    short = {k: v for k, v in resources.items() if v * count > have.get(k, 0)}
+    if not short:
+        return
+    told = ", ".join(
+        f"{count} x {value:g} {key} asked for, {have.get(key, 0):g} there"
+        for key, value in short.items()
+    )
+    if os.environ.get("RAY_ADDRESS"):
+        log.warning("%s wait for the cluster to grow: %s", what, told)
+        return
+    raise ValueError(
+        f"{what} do not fit this machine: {told}; lower their number or what each asks"
+    )

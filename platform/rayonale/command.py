@@ -71,7 +71,13 @@ def run_from_flags(kind: str, arguments: Sequence[str]) -> stages.StageOutput:
     settings = stage.settings.model_validate(
         {field: values[field] for field in command.model_fields_set if field in values}
     )
-    if problems := stage.validate(settings):
+    problems = stage.validate(settings)
+    problems += [
+        f"--{role} and --reads_{role} exclude each other: give one"
+        for role in inputs
+        if role in settings.model_fields_set
+    ]
+    if problems:
         raise ValueError("; ".join(problems))
     cluster.connect()
     with tracking.Tracker(name, out, source="", overrides=()) as tracker, Engines() as engines:

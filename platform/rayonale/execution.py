@@ -87,20 +87,28 @@ def _inputs_of(planned: PlannedStage, outputs: Mapping[str, StageOutput]) -> dic
 def open_output(uri: str) -> StageOutput:
     """A folder as something to read: a finished stage, a folder of Parquet rows, or a model.
 
+    The `rows` or `model` folder of a finished stage stands for the stage, so its ancestry is kept.
+
     Raises:
-        ValueError: there is no such folder.
+        ValueError: there is no such folder, or it is of a stage that has not finished.
     """
-    manifest_uri = storage.join(uri, storage.MANIFEST)
-    if storage.exists(manifest_uri):
-        manifest = storage.read_json(manifest_uri)
-        return StageOutput(
-            manifest["name"], uri.rstrip("/"), manifest["fingerprint"], manifest["kind"], manifest
-        )
+    uri = uri.rstrip("/")
+    folder, _, last = uri.rpartition("/")
+    for stage_uri in [uri, *([folder] if last in (storage.ROWS, storage.MODEL) else [])]:
+        manifest_uri = storage.join(stage_uri, storage.MANIFEST)
+        if storage.exists(manifest_uri):
+            manifest = storage.read_json(manifest_uri)
+            return StageOutput(
+                manifest["name"], stage_uri, manifest["fingerprint"], manifest["kind"], manifest
+            )
+        if storage.exists(storage.join(stage_uri, storage.WORK)):
+            raise ValueError(
+                f"{uri}: its stage has not finished (there is {storage.WORK}/ and no "
+                f"{storage.MANIFEST}); run the stage's command again first"
+            )
     if not storage.exists(uri):
         raise ValueError(
             f"{uri}: no such folder; expected a stage's folder, a folder of Parquet "
             "files, or a Hugging Face model folder"
         )
-    return StageOutput(
-        uri.rstrip("/").rsplit("/", 1)[-1], uri.rstrip("/"), fingerprints.of_folder(uri)
-    )
+    return StageOutput(last, uri, fingerprints.of_folder(uri))

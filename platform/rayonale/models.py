@@ -85,19 +85,33 @@ def _file_hash(path: str, size: int, mtime_ns: int) -> str:
 
 def referenced(settings: BaseModel) -> list[str]:
     """Every model named in settings: values of fields called `model`, at any depth."""
-    return sorted(set(_models_in(settings.model_dump(mode="json"))))
+    return sorted(set(_values_of(settings.model_dump(mode="json"), ("model", "model_path"))))
 
 
-def _models_in(value: Any) -> Iterator[str]:
+def template_files(settings: BaseModel) -> dict[str, str]:
+    """Chat-template files named in settings, with a hash of their content.
+
+    Templates in a model's own folder are part of its fingerprint.
+    """
+    named = set(_values_of(settings.model_dump(mode="json"), ("chat_template",)))
+    texts = {name for name in named if "{{" in name or "{%" in name}
+    return {
+        name: xxhash.xxh3_128_hexdigest(Path(name).read_bytes())
+        for name in sorted(named - texts)
+        if Path(name).is_file()
+    }
+
+
+def _values_of(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
-            if key in ("model", "model_path") and isinstance(item, str) and item:
+            if key in keys and isinstance(item, str) and item:
                 yield item
             else:
-                yield from _models_in(item)
+                yield from _values_of(item, keys)
     elif isinstance(value, list):
         for item in value:
-            yield from _models_in(item)
+            yield from _values_of(item, keys)
 
 
 def pinned(ref: str) -> tuple[str, str | None]:

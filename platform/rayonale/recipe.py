@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -106,6 +107,13 @@ def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()
     raw_stages = document.get("stages")
     if not isinstance(raw_stages, dict) or not raw_stages:
         raise RecipeError(source, [*problems, "stages: expected a mapping of named stages"])
+    title = str(document.get("name") or Path(source).stem)
+    if not re.fullmatch(r"[\w-][\w.-]*", title):
+        problems.append(
+            f"name: found {title!r}, expected letters, digits, '-', '_' and '.' (it names a folder)"
+        )
+    twice = sorted(name for name, n in Counter(map(str, raw_stages)).items() if n > 1)
+    problems += [f"stages.{name}: given twice (as a number and as text)" for name in twice]
     planned: dict[str, PlannedStage] = {}
     for name, raw in raw_stages.items():
         stage_problems, stage = _parse_stage(str(name), raw)
@@ -120,7 +128,7 @@ def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()
     if problems:
         raise RecipeError(source, problems)
     return Recipe(
-        name=str(document.get("name") or Path(source).stem),
+        name=title,
         description=str(document.get("description") or "").strip(),
         runs=str(document.get("runs") or "runs"),
         stages={name: planned[name] for name in ordered_names(ordered)},
@@ -200,6 +208,11 @@ def _parse_stage(name: str, raw: Any) -> tuple[list[str], PlannedStage | None]:
     except ValidationError as error:
         return problems + _pydantic_problems(at, stage, error), None
     problems += [f"{at}.{message}" for message in stage.validate(settings)]
+    problems += [
+        f"{at}.{role}: the stage read as {role!r} ({reads[role]}) takes its place; give one of them"
+        for role in stage.reads
+        if role in reads and role in settings.model_fields_set
+    ]
     return problems, PlannedStage(name, stage, settings, reads)
 
 

@@ -200,10 +200,11 @@ def stage_fingerprint(stage: Stage, settings: Settings, inputs: Mapping[str, Any
 
 
 def external_fingerprints(stage: Stage, settings: Settings) -> dict[str, str]:
-    """Fingerprints of what a stage reads from outside the recipe: raw files and models."""
+    """Fingerprints of what a stage reads from outside the recipe: files, models, templates."""
     return {
         **stage.external_inputs(settings),
         **{f"model:{ref}": models.fingerprint(ref) for ref in models.referenced(settings)},
+        **{f"template:{name}": seen for name, seen in models.template_files(settings).items()},
     }
 
 
@@ -237,11 +238,39 @@ def run_stage(
         inputs: role → StageOutput (or list of them).
 
     Raises:
-        ValueError: an input lacks a column that the stage reads.
+        ValueError: an input lacks a column that the stage reads, or another process runs the
+            same stage.
     """
     check_columns(stage, name, inputs)
     fingerprint = stage_fingerprint(stage, settings, inputs)
     out = storage.join(folder, name, fingerprint[:16])
+    with storage.locked(out):
+        return _run_locked(
+            stage,
+            settings,
+            name=name,
+            inputs=inputs,
+            out=out,
+            fingerprint=fingerprint,
+            engines=engines,
+            tracker=tracker,
+            force=force,
+        )
+
+
+def _run_locked(
+    stage: Stage,
+    settings: Settings,
+    *,
+    name: str,
+    inputs: dict[str, Any],
+    out: str,
+    fingerprint: str,
+    engines: Any,
+    tracker: tracking.Tracker,
+    force: bool,
+) -> StageOutput:
+    """`run_stage` with the stage's folder to itself."""
     manifest_uri = storage.join(out, storage.MANIFEST)
     if storage.exists(manifest_uri) and not force:
         manifest = storage.read_json(manifest_uri)

@@ -14,10 +14,12 @@ a file, whatever is killed when.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -25,6 +27,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 ROWS = "rows"
 REJECTS = "rejects"
@@ -41,7 +44,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def join(uri: str, *parts: str) -> str:
     """`uri` with `parts` appended, whatever its scheme."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    scheme, mark, path = uri.rpartition("://")  # of "memory://" the slashes must stay
+    root = path.rstrip("/")
+    pieces = [root] if root or not mark else []
+    return scheme + mark + "/".join([*pieces, *(part.strip("/") for part in parts)])
 
 
 def exists(uri: str) -> bool:
@@ -55,6 +61,35 @@ def remove(uri: str) -> None:
     fs, path = filesystem(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Keep other processes of this machine (or of a shared disk with locks) out of a folder.
+
+    The lock is the operating system's, so it ends with the process that holds it, however that
+    ends. Object stores have no locks; there nothing is kept out.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    if "://" in folder:
+        yield
+        return
+    path = Path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"{folder}: another process is writing it; wait for it or stop it, then run the same "
+            "command again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -72,8 +107,19 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write a JSON document atomically."""
-    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    """Write a JSON document atomically; NaN and infinities, which JSON lacks, become null."""
+    text = json.dumps(_without_nan(value), indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(uri, (text + "\n").encode())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value
 
 
 def read_json(uri: str) -> Any:

@@ -162,3 +162,11 @@ def test_fingerprints(folder):
     assert sources.fingerprint("org/name", Hub(revision="a")) != sources.fingerprint(
         "org/name", Hub(revision="b")
     )
+
+
+def test_files_of_a_directory_that_cannot_be_read_are_named(tmp_path):
+    for name in ("a.jsonl", "notes.csv", "README.md", ".hidden", "more/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    assert sources.passed_over(str(tmp_path)) == ["README.md", "more/b.txt", "notes.csv"]
+    assert sources.passed_over(str(tmp_path / "a.jsonl")) == []

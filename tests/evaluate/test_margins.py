@@ -10,7 +10,7 @@ import pytest
 from tests.report.realistic import pair_rows, write_stage
 
 from rayonale import storage
-from rayonale.evaluate.margins import MarginSettings, margin, margins_of, run
+from rayonale.evaluate.margins import MarginSettings, margin, margins_of, require_same_tokens, run
 from rayonale.records import PAIR
 from rayonale.stages import StageContext, StageOutput
 
@@ -109,3 +109,9 @@ def test_no_pair_of_the_split_is_told(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="no pairs of split 'validation'"):
         run(where, MarginSettings(split="validation"))
+
+
+def test_policies_that_see_other_tokens_are_refused() -> None:
+    require_same_tokens("dpo", {"a": "1", "b": "2"}, {"b": "2", "c": "3"})
+    with pytest.raises(ValueError, match="dpo: its tokens of pair b are not the reference's"):
+        require_same_tokens("dpo", {"a": "1", "b": "9"}, {"b": "2", "c": "3"})

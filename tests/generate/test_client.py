@@ -91,3 +91,24 @@ def test_resources_that_never_come_are_told(ray_session: None) -> None:
     with pytest.raises(TimeoutError, match=r"num_gpus': 8.*cluster has \{'CPU': 2"):
         _wait((actor,), EngineOptions(start_timeout_s=0.1), asked_for)
     ray.kill(actor)
+
+
+def test_batches_that_died_by_accident_are_tried_again_together(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = client(max_restarts=1)
+    lane = shared._lanes[0]
+    monkeypatch.setattr(shared, "_look_into", lambda *_: pytest.fail("tried one at a time"))
+
+    def kill() -> None:
+        while lane.calls < 4:
+            time.sleep(0.01)
+        ray.kill(lane.replica, no_restart=False)
+
+    ray.get(lane.replica.ready.remote())
+    with ThreadPoolExecutor(5) as threads:
+        killer = threads.submit(kill)
+        batches = [[asked(f"slow {i}")] for i in range(4)]
+        found = list(threads.map(lambda rows: shared.generate(rows, Sampling()), batches))
+        killer.result()
+    assert [rows[0][0].text for rows in found] == [f"slow {i}" for i in range(4)]

@@ -146,14 +146,14 @@ class Fragile(Replica):
         return super().generate(weights, requests, *rest, **more)
 
 
-@pytest.mark.slow  # three restarts of a real engine; test_client.py has the same without engines
+@pytest.mark.slow  # four restarts of a real engine; test_client.py has the same without engines
 def test_a_row_that_kills_the_engine_is_found_and_the_others_survive(
     pool: EnginePool, tinyworld_model: Path, tmp_path: Path
 ) -> None:
     rows = write_pairs(str(tmp_path / "rows"), 24)
     work, clean = str(tmp_path / "work"), str(tmp_path / "clean")
     with Engines(replica_class=Fragile) as fragile:
-        weak = fragile.get(str(tinyworld_model), EngineOptions(max_restarts=3))
+        weak = fragile.get(str(tinyworld_model), EngineOptions(max_restarts=4))
         stream.generate(rows, work, Answer(), weak, identity="a", unit_rows=6)
     count, rejects = finish.split(work, str(tmp_path / "out"))
     assert (count, rejects) == (23, {"invalid": {"engine_killed": 1}})

@@ -242,3 +242,11 @@ def test_a_server_that_goes_away_stops_nothing(
     assert ["loss", 0.25, 7] in after.manifest["mlflow_missed"]["metrics"]
     assert later.manifest["mlflow_run_id"] is None
     assert ["rows_out", 8.0, 0] in later.manifest["mlflow_missed"]["metrics"]
+
+
+def test_any_number_of_parents_fits_mlflows_limit() -> None:
+    parents = [{"role": "stages", "name": f"s{n}", "uri": "u" * 300} for n in range(100)]
+    tags = record._listed("rayonale.parents", parents)
+    assert len(tags) > 1 and all(len(value) <= record.TAG_LIMIT for value in tags.values())
+    assert record.listed("rayonale.parents", tags) == parents
+    assert record.listed("rayonale.parents", record._listed("rayonale.parents", [])) == []

@@ -37,3 +37,10 @@ def test_warmup() -> None:
     assert TrainSettings(loss="sft", warmup_ratio=0.1).warmup(50) == 5
     assert TrainSettings(loss="sft", warmup_steps=7).warmup(50) == 7
     assert TrainSettings(loss="sft").warmup(50) == 0
+
+
+def test_a_warm_up_that_outlasts_the_run_is_refused() -> None:
+    settings = TrainSettings(loss={"name": "sft"}, warmup_steps=10)
+    assert settings.warmup(11) == 10
+    with pytest.raises(ValueError, match="found 10, but the run has 10 step"):
+        settings.warmup(10)

@@ -119,6 +119,14 @@ def _plan(
         tokenizer = (models.resolve(settings.model), settings.chat_template)
     for number, source in enumerate(read):
         files = sources.find(source.uri)
+        if over := sources.passed_over(source.uri):
+            log.warning(
+                "%s: %d file(s) left out, whose names do not end in %s: %s",
+                source.uri,
+                len(over),
+                sources.SUFFIXES,
+                ", ".join(over[:5]) + (" …" if len(over) > 5 else ""),
+            )
         layout = _layout(source, files, settings)
         row_types[source.uri] = layout.row_type
         parts = []

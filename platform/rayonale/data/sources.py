@@ -27,7 +27,7 @@ PART_BYTES = 32 << 20  # a part of a big file; also how much a worker reads befo
 
 _LINES = re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.zst)?$")
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")
-_SUFFIXES = ".jsonl, .ndjson, .json (each also .gz or .zst), .parquet"
+SUFFIXES = ".jsonl, .ndjson, .json (each also .gz or .zst), .parquet"
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,23 @@ def find(uri: str) -> list[Part]:
     for file in sorted(f for f in found if not fs.isdir(f)):
         kind = _kind(file)
         if kind is None:
-            raise ValueError(f"{file}: cannot be read; expected a name that ends in {_SUFFIXES}")
+            raise ValueError(f"{file}: cannot be read; expected a name that ends in {SUFFIXES}")
         name = fs.unstrip_protocol(file) if "://" in uri else file
         parts.append(Part(name, kind, int(fs.size(file) or 0)))
     if not parts:
-        raise ValueError(f"{uri}: found no file; expected names that end in {_SUFFIXES}")
+        raise ValueError(f"{uri}: found no file; expected names that end in {SUFFIXES}")
     return parts
+
+
+def passed_over(uri: str) -> list[str]:
+    """Files of a directory that `find` leaves out because of their names (hidden ones apart)."""
+    if is_hub(uri):
+        return []
+    fs, path = storage.filesystem(uri)
+    if any(mark in path for mark in "*?[") or not fs.isdir(path):
+        return []
+    names = [file[len(path) :].lstrip("/") for file in fs.find(path)]
+    return sorted(name for name in names if not _hidden(name) and _kind(name) is None)
 
 
 def _kind(file: str) -> str | None:

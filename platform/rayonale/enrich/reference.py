@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from rayonale import models, storage
+from rayonale import cluster, models, storage
 from rayonale.enrich.mismatched import MISMATCHED, with_mismatched
 from rayonale.records import MESSAGES, REJECT
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
@@ -224,6 +224,8 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
     import ray
     from ray.util import ActorPool
 
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if job.use_gpu else {})
+    cluster.require(f"{name}: scorers", 1, resources)
     actor = ray.remote(Scorer).options(
         num_cpus=settings.cpus_per_worker,
         num_gpus=1 if job.use_gpu else 0,

@@ -50,6 +50,7 @@ ROWS = pa.schema(
 _COLUMNS = ("id", "prompt", "chosen", "rejected")
 # id → (log-prob of chosen, of rejected), nats
 Logprobs = dict[str, tuple[float, float]]
+Tokens = dict[str, str]  # id → hash of the tokens that were scored
 
 
 class MarginSettings(Settings):
@@ -60,11 +61,13 @@ class MarginSettings(Settings):
         split: the pairs to measure on.
         limit: at most so many pairs, the smallest ids (which are hashes) first.
         beta: None takes each policy's own from its loss, and 0.1 where it has none.
+        chat_template: replaces every policy's own; the same as in training.
         dtype, max_length, micro_batch_tokens, workers, cpus_per_worker, use_gpu: of the forward
             pass; see `reference_logprobs`.
     """
 
     model: str = "tinyworld"
+    chat_template: str | None = None
     split: Literal["test", "validation", "train"] = "test"
     limit: int | None = Field(None, gt=0)
     beta: float | None = Field(None, gt=0)
@@ -80,16 +83,17 @@ def run(context: StageContext, settings: MarginSettings) -> StageResult:
     """Measure every policy on the same pairs.
 
     Raises:
-        ValueError: no pair of the split.
+        ValueError: no pair of the split, or a policy sees other tokens than the reference.
     """
     pairs, measured = held_out(context, settings)
     read: StageOutput | None = context.inputs.get("reference")
-    base, left_out = logprobs(context, settings, "reference", pairs, read)
+    base, seen, left_out = logprobs(context, settings, "reference", pairs, read)
     rows: list[dict[str, Any]] = []
     entries = []
     policies: list[StageOutput] = context.inputs["policies"]
     for label, policy in zip(labels_of_models(policies), policies, strict=True):
-        own, refused = logprobs(context, settings, label, pairs, policy)
+        own, tokens, refused = logprobs(context, settings, label, pairs, policy)
+        require_same_tokens(label, tokens, seen)
         left_out += refused
         beta = settings.beta or beta_of(policy) or DEFAULT_BETA
         both = sorted(own.keys() & base.keys())
@@ -155,8 +159,8 @@ def logprobs(
     label: str,
     pairs: StageOutput,
     model: StageOutput | None,
-) -> tuple[Logprobs, list[dict[str, Any]]]:
-    """Log-probabilities of all pairs under one model, and what was left out as too long."""
+) -> tuple[Logprobs, Tokens, list[dict[str, Any]]]:
+    """Log-probabilities of all pairs under one model, what it saw, and what it left out."""
     out = storage.join(context.out, storage.WORK, "logprobs", label)
     inputs: dict[str, Any] = {"rows": pairs} | ({"model": model} if model is not None else {})
     inner = StageContext(
@@ -164,21 +168,38 @@ def logprobs(
         fingerprint=context.fingerprint, code_version=context.code_version, run=context.run,
     )  # fmt: skip
     forward = reference.ReferenceSettings(
-        model=settings.model, dtype=settings.dtype, workers=settings.workers,
+        model=settings.model, chat_template=settings.chat_template,
+        dtype=settings.dtype, workers=settings.workers,
         cpus_per_worker=settings.cpus_per_worker, use_gpu=settings.use_gpu,
         micro_batch_tokens=settings.micro_batch_tokens, max_length=settings.max_length,
     )  # fmt: skip
     reference.run(inner, forward)
     columns = ["id", "ref_chosen_logprob", "ref_rejected_logprob", "reference_fingerprint"]
-    found = {
-        row["id"]: (row["ref_chosen_logprob"], row["ref_rejected_logprob"])
-        for row in storage.read_rows(storage.join(out, storage.ROWS), columns)
-    }
+    found: Logprobs = {}
+    tokens: Tokens = {}
+    for row in storage.read_rows(storage.join(out, storage.ROWS), columns):
+        found[row["id"]] = (row["ref_chosen_logprob"], row["ref_rejected_logprob"])
+        tokens[row["id"]] = row["reference_fingerprint"].rpartition("tokens=")[2]
     refused = [
         {**row, "kind": str(RejectKind(row["kind"])), "detail": f"{label}: {row['detail']}"}
         for row in storage.read_rows(storage.join(out, storage.REJECTS))
     ]
-    return found, refused
+    return found, tokens, refused
+
+
+def require_same_tokens(label: str, own: Tokens, reference: Tokens) -> None:
+    """Refuse to subtract log-probabilities of different tokens.
+
+    Raises:
+        ValueError: another tokenizer or chat template; names the first pair.
+    """
+    for key in sorted(own.keys() & reference.keys()):
+        if own[key] != reference[key]:
+            raise ValueError(
+                f"{label}: its tokens of pair {key} are not the reference's (another tokenizer or "
+                "chat template), so their log-probabilities cannot be compared; expected policies "
+                "trained from the reference, or one `chat_template` for all"
+            )
 
 
 def beta_of(policy: StageOutput) -> float | None:

@@ -1,8 +1,9 @@
 """Calls to a pool that survive a replica's death and find the row that caused it.
 
-When a replica dies, all batches that it was working on fail together and any of their rows may
-be to blame. Each failed batch is then tried again alone, once the replica is back; if it dies
-again the batch's rows are tried one by one, and the row that kills it gets `engine_killed`.
+When a replica dies, all batches that it was working on fail together. Mostly the machine is to
+blame, so once the replica is back they are first tried again together, at full speed. If it dies
+again, one of their rows may be to blame: each batch is tried alone, and if that kills it, row by
+row; the row that kills the replica gets `engine_killed`. A poisonous row costs four restarts.
 Ray restarts a replica `max_restarts` times; after that the pass fails with `EngineDead`.
 """
 
@@ -115,6 +116,12 @@ class Client:
                 return self._call(lane, rows, arguments)
         except _Died as death:
             log.warning("engine: a replica died (%s); its batches are tried again", death)
+        try:
+            with lane.shared():
+                self._wait_until_back(lane)
+                return self._call(lane, rows, arguments)
+        except _Died:
+            log.warning("engine: the replica died again; its batches are tried one at a time")
         with lane.alone():
             return self._look_into(lane, rows, arguments)
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rayonale import storage
-from rayonale.lineage import fingerprints, tracking
+from rayonale.lineage import fingerprints, record, tracking
 from rayonale.lineage.registered_models import version_of
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}$")
@@ -244,7 +244,7 @@ def _as_mlflow_knows(run: Any, walk: _Walk) -> Ancestor:
         raw_inputs=raw,
         note=f"folder is gone or unfinished; as MLflow knows it ({run.info.status.lower()})",
     )
-    parents = json.loads(tags.get("rayonale.parents", "[]"))
+    parents = record.listed("rayonale.parents", tags)
     node.parents = [_parent(parent, parent["role"], walk) for parent in parents]
     return node
 

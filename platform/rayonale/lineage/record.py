@@ -62,7 +62,7 @@ class StageRecord:
             "rayonale.fingerprint": self.fingerprint,
             "rayonale.code_version": self.code_version,
             "rayonale.out": self.out,
-            "rayonale.parents": json.dumps(self.parents()),
+            **_listed("rayonale.parents", self.parents()),
         }
 
     def note(self, experiment: str, manifest: Mapping[str, Any] | None = None) -> str:
@@ -84,6 +84,26 @@ class StageRecord:
             lines += ["", f"{manifest['rows_in']} rows in, {manifest['rows_out']} out"]
         lines += ["", f"Ancestry: `python jobs/show_lineage.py {self.out}`"]
         return "\n".join(lines)[:TAG_LIMIT]
+
+
+def _listed(tag: str, items: list[dict[str, Any]]) -> dict[str, str]:
+    """A list as JSON in as many tags (`tag`, `tag.1` …) as MLflow's limit needs."""
+    lists: list[list[dict[str, Any]]] = [[]]
+    for item in items:
+        if len(json.dumps([*lists[-1], item])) > TAG_LIMIT:
+            lists.append([])
+        lists[-1].append(item)
+    return {f"{tag}.{n}" if n else tag: json.dumps(each) for n, each in enumerate(lists)}
+
+
+def listed(tag: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The list that `_listed` put into tags."""
+    found: list[dict[str, Any]] = json.loads(tags.get(tag, "[]"))
+    number = 1
+    while part := tags.get(f"{tag}.{number}"):
+        found += json.loads(part)
+        number += 1
+    return found
 
 
 def run_link(experiment: str, run_id: str | None) -> str:
