@@ -6,9 +6,11 @@
 TRL is not among the project's dependencies. The peers are installed without dependencies into
 `.parity/` (requirements/parity.txt: TRL 1.16.0; requirements/parity-smoothing.txt: TRL 0.28.0, the
 last whose sigmoid loss honours label smoothing); each runs in a process of its own on top of this
-environment. Their own functions are called, with stand-ins for trainer and model that hand over
-given per-token log-probabilities: `DPOTrainer._compute_loss` and `SFTTrainer.compute_loss` of
-1.16.0, `DPOTrainer.dpo_loss` of 0.28.0. The normal tests compare with the golden values.
+environment. Their own functions are called (`trl_peer.py`), with stand-ins for trainer and model
+that hand over given per-token log-probabilities: of 1.16.0 `_compute_loss` of DPOTrainer and
+KTOTrainer, `SFTTrainer.compute_loss`, `get_batch_loss_metrics` of the experimental ORPOTrainer and
+CPOTrainer; `DPOTrainer.dpo_loss` of 0.28.0. Differences are relative above 1. The normal tests
+compare with the golden values.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,23 +31,95 @@ GOLDEN = ROOT / "tests" / "losses" / "golden_trl.json"
 PEERS = {"1.16.0": "parity.txt", "0.28.0": "parity-smoothing.txt"}
 TOLERANCE = 1e-5
 
-# name → (loss options for us, TRL version)
-CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "sft": ({"name": "sft"}, "1.16.0"),
-    "dpo β=0.1": ({"name": "dpo", "beta": 0.1}, "1.16.0"),
-    "dpo β=0.5": ({"name": "dpo", "beta": 0.5}, "1.16.0"),
-    "dpo β=0.1 ε=0.1": ({"name": "dpo", "beta": 0.1, "label_smoothing": 0.1}, "0.28.0"),
-    "dpo β=0.5 ε=0.3": ({"name": "dpo", "beta": 0.5, "label_smoothing": 0.3}, "0.28.0"),
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        options: of our loss, as in a recipe.
+        peer: function of `trl_peer.py` / TRL's `loss_type`.
+        given: TRL's options.
+        version: of TRL.
+        scale: TRL's value times this is ours.
+        mild: without a certain response, at which TRL's gradient is NaN.
+    """
+
+    options: dict[str, Any]
+    peer: str
+    given: dict[str, Any] = field(default_factory=dict)
+    version: str = "1.16.0"
+    scale: float = 1.0
+    mild: bool = False
+
+
+_SMOOTH = {"beta": 0.1, "label_smoothing": 0.1}
+_KTO = {"beta": 0.1, "desired_weight": 1.5, "undesired_weight": 0.75}
+CASES: dict[str, Case] = {
+    "sft": Case({"name": "sft"}, "sft/nll"),
+    "dpo β=0.1": Case({"name": "dpo", "beta": 0.1}, "dpo/sigmoid", {"beta": 0.1}),
+    "dpo β=0.5": Case({"name": "dpo", "beta": 0.5}, "dpo/sigmoid", {"beta": 0.5}),
+    "dpo ε=0.1": Case({"name": "dpo", **_SMOOTH}, "dpo_loss/sigmoid", _SMOOTH, "0.28.0"),
+    "cdpo β=0.5 ε=0.3": Case(
+        {"name": "cdpo", "beta": 0.5, "label_smoothing": 0.3},
+        "dpo_loss/sigmoid",
+        {"beta": 0.5, "label_smoothing": 0.3},
+        "0.28.0",
+    ),
+    "ipo normalised": Case({"name": "ipo", "tau": 0.1}, "dpo/ipo", {"beta": 0.1}),
+    # 0.28 takes means or sums before the function that is called here; it is given sums.
+    "ipo summed": Case(
+        {"name": "ipo", "tau": 0.1, "length": "summed"}, "dpo_loss/ipo", {"beta": 0.1}, "0.28.0"
+    ),
+    "hinge": Case({"name": "hinge", "beta": 0.1}, "dpo/hinge", {"beta": 0.1}),
+    "sppo hard (TRL × ½)": Case(
+        {"name": "sppo", "eta": 1_000.0}, "dpo/sppo_hard", {"beta": 0.001}, scale=0.5
+    ),
+    "nca_pair": Case({"name": "nca_pair", "beta": 0.01}, "dpo/nca_pair", {"beta": 0.01}),
+    "kto": Case({"name": "kto", **_KTO}, "kto/kto", _KTO),
+    "orpo NLL over both": Case(
+        {"name": "orpo", "odds_weight": 0.1, "nll_over": "prompt_and_response"},
+        "orpo/",
+        {"odds_weight": 0.1},
+        mild=True,
+    ),
+    "cpo": Case({"name": "cpo"}, "cpo/sigmoid", {"beta": 0.1, "nll_weight": 1.0}, mild=True),
+    "simpo γ": Case(
+        {"name": "simpo", "beta": 2.0, "simpo_gamma": 0.5},
+        "cpo/simpo",
+        {"beta": 2.0, "simpo_gamma": 0.5},
+        mild=True,
+    ),
+    "simpo γ/β": Case(
+        {"name": "simpo", "beta": 2.5, "gamma_beta_ratio": 0.4},
+        "cpo/simpo",
+        {"beta": 2.5, "simpo_gamma": 1.0},
+        mild=True,
+    ),
 }
 # What TRL has no counterpart of.
 LACKING = {
-    "rdpo": "TRL has no rationale term; its preference term is dpo's",
+    "conditioned_sft": "TRL has no goals; the loss is sft's, on other rows",
+    "slic": "TRL's hinge has a reference (our `hinge`) and no NLL term",
+    "rrhf": "TRL has no losses of lists",
+    "nca, infonca": "TRL has no losses of lists, only nca_pair; infonca of hard pairs is dpo",
+    "length_dpo": "TRL has no length-regularised R-DPO",
+    "rpo": "TRL has no reward-aware RPO (what it calls RPO is DPO + NLL)",
+    "sppo with probabilities": "TRL has hard labels only",
+    "orpo NLL over response": "TRL's NLL counts prompt tokens",
+    "rdpo, rorpo, rsimpo": "TRL has no rationale term; the other terms are dpo's, orpo's, simpo's",
     "rationale_only": "TRL has no rationale term; the paper's form with reduction token is sft's",
 }
 
 
-def tensors() -> dict[str, torch.Tensor]:
-    """Eight pairs: per-token log-probabilities [8, 12] and masks, reference sums [8]."""
+def tensors(*, mild: bool = False) -> dict[str, torch.Tensor]:
+    """Eight pairs: per-token log-probabilities [8, 12] and masks, reference sums [8].
+
+    And log-probabilities of their prompts [8, 5], and sums of 16 mismatched responses.
+
+    Args:
+        mild: no response is certain, none hopeless.
+    """
     torch.manual_seed(0)
     found = {}
     for name in ("chosen", "rejected"):
@@ -55,11 +129,21 @@ def tensors() -> dict[str, torch.Tensor]:
         found[f"{name}_mask"] = mask
         found[name] = -torch.rand(8, 12).mul(6).exp().mul(0.05) * mask
         found[f"ref_{name}"] = found[name].sum(1) + torch.randn(8) * 3
-    found["chosen"][1] = 0.0  # certain
-    found["rejected"][2] = -800.0 * found["rejected_mask"][2]  # hopeless
-    for name in ("chosen", "rejected"):
+    if not mild:
+        found["chosen"][1] = 0.0  # certain
+        found["rejected"][2] = -800.0 * found["rejected_mask"][2]  # hopeless
+    found["prompt_mask"] = torch.arange(5)[None] < torch.randint(1, 6, (8, 1))
+    found["prompt"] = -torch.rand(8, 5) * 4 * found["prompt_mask"]
+    found["mismatched"] = -torch.rand(16) * 40 - 10
+    found["ref_mismatched"] = found["mismatched"] - torch.randn(16) - 0.5
+    for name in ("chosen", "rejected", "prompt"):
         found[name] = found[name].detach().requires_grad_()
     return found
+
+
+def given_for(case: Case) -> dict[str, torch.Tensor]:
+    """The tensors of a case."""
+    return tensors(mild=case.mild)
 
 
 def ours(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -67,165 +151,51 @@ def ours(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tenso
     from rayonale import losses
     from rayonale.losses.spec import Scores
 
+    settings = losses.parse(options)
+    loss = losses.of(settings)
+    names = ("chosen", "rejected", "prompt")
+    logprob = {n: given[n].sum(1) for n in names}
+    length = {n: given[f"{n}_mask"].sum(1).float() for n in names}
+    reference = {n: given[f"ref_{n}"] for n in ("chosen", "rejected")}
+    rows = 8.0
+    if loss.rows == "labelled":  # chosen responses as desired rows, rejected ones as undesired
+        rows = 16.0
+        for part in (logprob, length, reference):
+            part["response"] = torch.cat([part["chosen"], part["rejected"]])
     scores = Scores(
-        logprob={n: given[n].sum(1) for n in ("chosen", "rejected")},
-        length={n: given[f"{n}_mask"].sum(1).float() for n in ("chosen", "rejected")},
-        reference={n: given[f"ref_{n}"] for n in ("chosen", "rejected")},
+        logprob=logprob,
+        length=length,
+        reference=reference,
+        value={"label": (torch.arange(16) < 8).float()},
+        mean={"kl": (given["mismatched"] - given["ref_mismatched"]).mean()},
     )
-    terms = losses.get(options["name"]).terms(scores, losses.parse(options))
-    counts = {"pairs": 8.0} | {n: float(given[f"{n}_mask"].sum()) for n in ("chosen", "rejected")}
+    counts = {"pairs": rows} | {n: float(x.sum()) for n, x in length.items()}
     return sum(
-        (term.values.sum() / counts[term.over] for term in terms.values()), start=torch.zeros(())
+        (t.values.sum() / t.count(counts) for t in loss.terms(scores, settings).values()),
+        start=torch.zeros(()),
     )
-
-
-def trl(options: dict[str, Any], version: str, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    """TRL's loss of the batch; runs where that TRL can be imported."""
-    if version == "0.28.0":
-        _answer_as_transformers_4()
-    import trl as installed
-
-    assert installed.__version__ == version, installed.__version__
-    if options["name"] == "sft":
-        return _trl_sft(given)
-    return _trl_dpo_loss(options, given) if version == "0.28.0" else _trl_dpo(options, given)
-
-
-def _answer_as_transformers_4() -> None:
-    """TRL 0.28 takes the answer to "is it installed?" for a bool; Transformers 5 gives a pair."""
-    from trl import import_utils
-
-    ask = import_utils._is_package_available
-
-    def answer(name: str, return_version: bool = False) -> Any:
-        return ask(name, return_version=True) if return_version else ask(name)[0]
-
-    import_utils._is_package_available = answer
-
-
-class _Anything(dict[str, Any]):
-    """Metric lists of a trainer: every name has one."""
-
-    def __missing__(self, key: str) -> list[float]:
-        self[key] = []
-        return self[key]
-
-
-def _accelerator() -> SimpleNamespace:
-    return SimpleNamespace(
-        device=torch.device("cpu"),
-        gather=lambda x: x,
-        gather_for_metrics=lambda x: x,
-        num_processes=1,
-        parallelism_config=None,
-    )
-
-
-def _outputs(logprobs: torch.Tensor, mask: torch.Tensor) -> SimpleNamespace:
-    zeros = torch.zeros_like(logprobs.detach())
-    return SimpleNamespace(
-        log_probs=logprobs,
-        entropy=zeros,
-        mean_logits=zeros,
-        is_top1=zeros.bool(),
-        label_mask=mask,
-    )
-
-
-def _trl_dpo(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tensor:
-    from trl import DPOTrainer
-
-    mask = torch.cat([given["chosen_mask"], given["rejected_mask"]])
-    logprobs = torch.cat([given["chosen"], given["rejected"]])
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=_accelerator(),
-        aux_loss_enabled=False,
-        ld_alpha=None,
-        precompute_ref_logps=True,
-        f_divergence_type="reverse_kl",
-        loss_types=["sigmoid"],
-        loss_weights=[1.0],
-        beta=options["beta"],
-        label_smoothing=0.0,
-        use_weighting=False,
-        _metrics={"train": _Anything()},
-        _total_train_tokens=0,
-        _tp_size=1,
-    )
-    width = torch.cat([torch.zeros(16, 1, dtype=torch.bool), mask], dim=1).long()
-    inputs = {
-        "input_ids": torch.zeros_like(width),
-        "attention_mask": torch.ones_like(width),
-        "completion_mask": width,
-        "ref_chosen_logps": given["ref_chosen"],
-        "ref_rejected_logps": given["ref_rejected"],
-    }
-    compute: Any = DPOTrainer._compute_loss
-    result: torch.Tensor = compute(trainer, lambda **_: _outputs(logprobs, mask), inputs, False)
-    return result
-
-
-def _trl_sft(given: dict[str, torch.Tensor]) -> torch.Tensor:
-    from trl import SFTTrainer
-
-    mask = given["chosen_mask"]
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=_accelerator(),
-        aux_loss_enabled=False,
-        compute_loss_func=None,
-        label_smoother=None,
-        _metrics={"train": _Anything()},
-        _total_train_tokens=0,
-        _tp_size=1,
-        get_tp_size=lambda: 1,
-        args=SimpleNamespace(loss_type="nll", max_length=None, average_tokens_across_devices=False),
-    )
-    inputs = {"input_ids": mask.long(), "attention_mask": mask.long(), "labels": mask.long()}
-    compute: Any = SFTTrainer.compute_loss
-    result: torch.Tensor = compute(trainer, lambda **_: _outputs(given["chosen"], mask), inputs)
-    return result
-
-
-def _trl_dpo_loss(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tensor:
-    from trl import DPOTrainer
-
-    trainer = SimpleNamespace(
-        accelerator=_accelerator(),
-        reference_free=False,
-        f_divergence_type="reverse_kl",
-        beta=options["beta"],
-        label_smoothing=options["label_smoothing"],
-        f_divergence_params=None,
-    )
-    compute: Any = DPOTrainer.dpo_loss
-    losses, _, _ = compute(
-        trainer,
-        given["chosen"].sum(1),
-        given["rejected"].sum(1),
-        given["ref_chosen"],
-        given["ref_rejected"],
-    )
-    result: torch.Tensor = losses.mean()
-    return result
 
 
 def measured(value: torch.Tensor, given: dict[str, torch.Tensor]) -> dict[str, Any]:
     """A loss and the sizes of its gradients, as JSON."""
-    used = [given[name] for name in ("chosen", "rejected")]
-    gradients = torch.autograd.grad(value, used, allow_unused=True)
-    sums = [0.0 if g is None else g.double().abs().sum().item() for g in gradients]
+    names = ("chosen", "rejected", "prompt")
+    gradients = torch.autograd.grad(value, [given[n] for n in names], allow_unused=True)
+    sums = [
+        0.0 if g is None else (g * given[f"{n}_mask"]).double().abs().sum().item()
+        for n, g in zip(names, gradients, strict=True)
+    ]
     return {"loss": value.item(), "gradient": sums}
 
 
 def peer_main(version: str) -> None:
     """In the peer's process: print its values."""
+    import trl_peer
+
     found = {}
-    for name, (options, wanted) in CASES.items():
-        if wanted == version:
-            given = tensors()
-            found[name] = measured(trl(options, version, given), given)
+    for name, case in CASES.items():
+        if case.version == version:
+            given = given_for(case)
+            found[name] = measured(trl_peer.trl(case, given), given)
     print("PEER " + json.dumps(found))
 
 
@@ -274,21 +244,21 @@ def main() -> int:
     peers: dict[str, Any] = {}
     for version in PEERS:
         peers |= ask_peer(version, arguments.folder)
-    print(f"{'loss':18} {'TRL':8} {'ours':>12} {'TRL’s':>12} {'difference':>11} {'gradient':>9}")
+    print(f"{'loss':24} {'TRL':8} {'ours':>12} {'TRL’s':>12} {'difference':>11} {'gradient':>9}")
     worst = 0.0
-    for name, (options, version) in CASES.items():
-        given = tensors()
-        mine, theirs = measured(ours(options, given), given), peers[name]
+    for name, case in CASES.items():
+        given = given_for(case)
+        mine, theirs = measured(ours(case.options, given), given), peers[name]
         loss = abs(mine["loss"] - theirs["loss"]) / max(1.0, abs(theirs["loss"]))
         pairs = zip(mine["gradient"], theirs["gradient"], strict=True)
         gradient = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
         worst = max(worst, loss, gradient)
         print(
-            f"{name:18} {version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
+            f"{name:24} {case.version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
             f"{gradient:9.1e}"
         )
     for name, why in LACKING.items():
-        print(f"{name:18} {'–':8} {why}")
+        print(f"{name:24} {'–':8} {why}")
     print(f"largest difference {worst:.1e}, tolerance {TOLERANCE:.0e}")
     if arguments.write:
         command = "python benchmarks/loss_parity.py --write"

@@ -240,8 +240,8 @@ def test_golden_values_of_trl() -> None:
 
     golden = json.loads(loss_parity.GOLDEN.read_text(encoding="utf-8"))["values"]
     assert golden.keys() == loss_parity.CASES.keys()
-    for name, (options, _) in loss_parity.CASES.items():
-        given = loss_parity.tensors()
-        found = loss_parity.measured(loss_parity.ours(options, given), given)
+    for name, case in loss_parity.CASES.items():
+        given = loss_parity.given_for(case)
+        found = loss_parity.measured(loss_parity.ours(case.options, given), given)
         assert found["loss"] == pytest.approx(golden[name]["loss"], rel=1e-5), name
         assert found["gradient"] == pytest.approx(golden[name]["gradient"], rel=1e-5), name
