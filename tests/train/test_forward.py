@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from rayonale import losses, storage
-from rayonale.train import loop, policy
-from rayonale.train.batches import ALIGN, attention_mask, collate
+from rayonale.train import policy, scoring
+from rayonale.train.attention import dense_mask
+from rayonale.train.batches import ALIGN, collate
 from rayonale.train.examples import Encoding, columns_of, encode
 from rayonale.train.plan import micro_batches
 from rayonale.train.policy import Policy, check_forward, load_model
@@ -36,7 +37,7 @@ def examples(micro_model: str, rows: str, template: str) -> list[dict]:
 def test_mask_by_hand() -> None:
     """Tree 0: two prompt tokens, chosen (one token), rejected (one); then padding."""
     tree, segment = torch.tensor([[0, 0, 0, 0, -1]]), torch.tensor([[0, 0, 1, 2, 0]])
-    seen = attention_mask(tree, segment)[0, 0].int().tolist()
+    seen = dense_mask(tree, segment)[0, 0].int().tolist()
     assert seen == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -68,10 +69,10 @@ def test_packing_leaves_little_padding(examples) -> None:
 
 
 def test_a_model_that_ignores_the_mask_is_refused(model, examples, monkeypatch) -> None:
-    def causal(tree: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        return attention_mask(torch.zeros_like(tree), torch.zeros_like(segment))
+    def causal(kernel: str, tree: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
+        return dense_mask(torch.zeros_like(tree), torch.zeros_like(segment))
 
-    monkeypatch.setattr(policy, "attention_mask", causal)
+    monkeypatch.setattr(policy.attention, "mask", causal)
     with pytest.raises(ValueError, match="does not follow a 4-D mask"):
         check_forward(Policy(model), model, collate(examples[:3], ALL), "float32", "cpu")
 
@@ -120,8 +121,8 @@ def test_gradient_does_not_depend_on_the_split(model, examples, options, world, 
                 values=columns_of(loss),
                 filler=micro.filler,
             )
-            scores = loop.score(Policy(model), batch, loss, torch.device("cpu"))
-            value = loop.Tally(counts).add(scores, batch, loss, settings)
+            scores = scoring.score(Policy(model), batch, loss, torch.device("cpu"))
+            value = scoring.Tally(counts).add(scores, batch, loss, settings)
             value.backward()
             total += value.item()
         return total, torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -145,8 +146,8 @@ def test_first_dpo_loss_is_ln2(micro_model: str, examples, dtype: str) -> None:
             chosen, rejected = engine(**batch.inputs(cpu)).tolist()
         known.append({**example, "ref_chosen_logprob": chosen, "ref_rejected_logprob": rejected})
     batch = collate(known, loss.sequences, values=columns_of(loss), align=align)  # together
-    tally = loop.Tally({"pairs": 12.0, "chosen": 1.0, "rejected": 1.0})
-    value = tally.add(loop.score(engine, batch, loss, cpu), batch, loss, settings)
+    tally = scoring.Tally({"pairs": 12.0, "chosen": 1.0, "rejected": 1.0})
+    value = tally.add(scoring.score(engine, batch, loss, cpu), batch, loss, settings)
     assert value.item() == pytest.approx(0.6931472, abs=1e-5)
 
 
@@ -154,8 +155,8 @@ def test_filler_infinities_do_not_spread(model, examples) -> None:
     loss, settings = losses.get("dpo"), TrainSettings(loss="dpo")
     rows = [{**examples[0], "ref_chosen_logprob": float("inf")}]
     batch = collate(rows, loss.sequences, values=columns_of(loss), filler=True)
-    scores = loop.score(Policy(model), batch, loss, torch.device("cpu"))
-    value = loop.Tally({"pairs": 1.0}).add(scores, batch, loss, settings)
+    scores = scoring.score(Policy(model), batch, loss, torch.device("cpu"))
+    value = scoring.Tally({"pairs": 1.0}).add(scores, batch, loss, settings)
     assert value.item() == 0.0
 
 

@@ -201,18 +201,3 @@ def _lay_out(trees: list[Tree], align: int) -> dict[str, Tensor]:
         "target": torch.tensor(target),
         "owner": torch.tensor(owner),
     }
-
-
-def attention_mask(tree: Tensor, segment: Tensor) -> Tensor:
-    """Who sees whom: [B, 1, L, L] bool, True where query (third axis) may look at key (fourth).
-
-    A token sees earlier tokens of its own tree that belong to the prompt or to its own response.
-    Padding sees earlier padding, so that no row of the mask is empty (a softmax over nothing is
-    NaN, and NaN · 0 is NaN).
-    """
-    length = tree.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=tree.device).tril()
-    same_tree = tree[:, :, None] == tree[:, None, :]
-    key_segment = segment[:, None, :]
-    visible = (key_segment == 0) | (key_segment == segment[:, :, None])
-    return (causal & same_tree & visible)[:, None]

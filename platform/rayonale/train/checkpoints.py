@@ -1,4 +1,4 @@
-"""Checkpoints through Ray Train: everything that a run needs to go on as if never stopped.
+"""Checkpoints, through Ray Train or in a folder: all that a run needs to go on as if never stopped.
 
     state/…            DeepSpeed: weights, optimiser, master weights, each worker its part
     process-<rank>.pt  random generators of each worker
@@ -13,15 +13,26 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
+from rayonale.train import resharding
 from rayonale.train.loop import Progress
+
+STATE = "state"
+_LITTLE = 1 << 20  # bytes: a disk with less is full
+# How torch's own writer fails, which is no OSError.
+_WRITING = re.compile(r"PytorchStreamWriter|inline_container|iostream|No space left")
 
 
 def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
@@ -32,24 +43,45 @@ def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
     """
     import ray.train
 
+    with _telling(progress), tempfile.TemporaryDirectory(prefix="rayonale-checkpoint-") as folder:
+        write(engine, progress, folder, rank=rank, world=world)
+        ray.train.report(
+            {"step": progress.step}, checkpoint=ray.train.Checkpoint.from_directory(folder)
+        )
+
+
+@contextmanager
+def _telling(progress: Progress) -> Iterator[None]:
+    """Name the step and the remedy where a checkpoint cannot be written."""
     try:
-        with tempfile.TemporaryDirectory(prefix="rayonale-checkpoint-") as folder:
-            write(engine, progress, folder, rank=rank, world=world)
-            ray.train.report(
-                {"step": progress.step}, checkpoint=ray.train.Checkpoint.from_directory(folder)
-            )
-    except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        yield
+    except (OSError, RuntimeError) as error:
+        if not (isinstance(error, OSError) or _WRITING.search(str(error))):
+            raise
+        number = getattr(error, "errno", None) or _number(error) or errno.EIO
+        what = "the disk is full" if number == errno.ENOSPC else str(error)
         raise OSError(
-            error.errno or errno.EIO,
+            number,
             f"step {progress.step}: the checkpoint could not be written: {what}. The last "
             "checkpoint is intact: make room (or lower keep_checkpoints) and start again",
         ) from error
 
 
+def _number(error: BaseException) -> int | None:
+    """The system's error number behind torch's writer, which tells it in words or not at all."""
+    if "No space left" in str(error):
+        return errno.ENOSPC
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+        if isinstance(error, OSError):
+            return error.errno
+    return errno.ENOSPC if shutil.disk_usage(tempfile.gettempdir()).free < _LITTLE else None
+
+
 def write(engine: Any, progress: Progress, folder: str, *, rank: int, world: int) -> None:
     """This worker's part of a checkpoint, into a folder of its own or a shared one."""
-    engine.save_checkpoint(folder, tag="state")
+    # Weights that are not trained (LoRA) are in the model that training starts from.
+    engine.save_checkpoint(folder, tag=STATE, exclude_frozen_parameters=True)
     torch.save(_generators(), Path(folder) / f"process-{rank}.pt")
     if rank == 0:
         state = {**asdict(progress), "world": world}
@@ -68,21 +100,61 @@ def load(engine: Any, *, rank: int, world: int) -> Progress:
 
 
 def read(engine: Any, folder: str, *, rank: int, world: int) -> Progress:
-    """Restore what `write` wrote.
+    """Restore what `write` wrote, on any number of workers; every worker calls it.
 
     Raises:
-        ValueError: it was written by another number of workers, whose parts do not fit.
+        ValueError: another number of workers wrote it, and its parts cannot be put together.
     """
     state = json.loads((Path(folder) / "progress.json").read_text())
     before = state.pop("world")
-    if before != world:
-        raise ValueError(
-            f"the checkpoint at step {state['step']} was written by {before} worker(s), this run "
-            f"has {world}: start with {before}, or remove the stage's work folder to begin anew"
-        )
-    engine.load_checkpoint(folder, tag="state")
-    _restore(torch.load(Path(folder) / f"process-{rank}.pt", weights_only=False))
+    if before == world:
+        engine.load_checkpoint(folder, tag=STATE, load_module_strict=resharding.is_whole(engine))
+    else:
+        resharding.load(engine, Path(folder), STATE, before=before, world=world)
+    mine = Path(folder) / f"process-{rank}.pt"
+    if mine.exists():  # a worker more than before keeps the generators that it started with
+        _restore(torch.load(mine, weights_only=False))
     return Progress(**state)
+
+
+def save_folder(
+    engine: Any, progress: Progress, place: Path, *, keep: int, rank: int, world: int
+) -> None:
+    """Write a checkpoint into a local folder that all workers share, without Ray.
+
+    It gets its name when all parts are there; the `keep` newest stay.
+
+    Raises:
+        OSError: as `save`.
+    """
+    incoming = place / ".incoming"
+    with _telling(progress):
+        if rank == 0:
+            shutil.rmtree(incoming, ignore_errors=True)
+            incoming.mkdir(parents=True)
+        _meet()
+        write(engine, progress, str(incoming), rank=rank, world=world)
+    _meet()
+    if rank == 0:
+        incoming.rename(place / f"step-{progress.step:08d}")
+        for old in _folders(place)[:-keep]:
+            shutil.rmtree(old)
+    _meet()
+
+
+def load_folder(engine: Any, place: Path, *, rank: int, world: int) -> Progress:
+    """Take up the newest checkpoint of `save_folder`, if there is one; see `read`."""
+    found = _folders(place)
+    return read(engine, str(found[-1]), rank=rank, world=world) if found else Progress()
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(place.glob("step-*"))
+
+
+def _meet() -> None:
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def _generators() -> dict[str, Any]:

@@ -105,11 +105,13 @@ def prepare_process(seed: int, rank: int, *, use_gpu: bool, threads: int) -> tor
     torch.manual_seed(seed * 1_000_003 + rank)
     np.random.seed((seed * 1_000_003 + rank) % (1 << 32))
     random.seed(seed * 1_000_003 + rank)
-    if use_gpu:
-        import ray.train.torch
+    if not use_gpu:
+        return torch.device("cpu")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    import ray.train.torch
 
-        return ray.train.torch.get_device()
-    return torch.device("cpu")
+    return ray.train.torch.get_device()
 
 
 def gathered(model: nn.Module, *, keep: bool) -> dict[str, torch.Tensor]:

@@ -21,14 +21,19 @@ from torch import Tensor
 
 from rayonale import models, storage
 from rayonale.data import tokens
+from rayonale.train import adapters
 from rayonale.train import engine as engines
 from rayonale.train.batches import Batch
 from rayonale.train.policy import DTYPES, Policy, load_model
+from rayonale.train.settings import LoRA
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights by name (without the wrapper's prefix) and [S] log-probabilities of the probe."""
+    """Weights by name (without the wrapper's prefix) and [S] log-probabilities of the probe.
+
+    With adapters in the model, `weights` are the adapters'.
+    """
 
     weights: dict[str, Tensor]
     probe: Tensor
@@ -57,6 +62,8 @@ def take(engine: Any, probe: Batch, *, rank: int, device: torch.device) -> Snaps
     engine.eval()
     logprob = engine(**probe.inputs(device)).float().cpu()
     weights = engines.gathered(engine.module.model, keep=rank == 0)
+    if any(adapters.is_adapter(name) for name in weights):  # the rest is as it was at the start
+        weights = {name: t for name, t in weights.items() if adapters.is_adapter(name)}
     return Snapshot(weights, logprob) if rank == 0 else None
 
 
@@ -66,11 +73,14 @@ def export(
     start: str,
     chat_template: str | None,
     dtype: str,
+    lora: LoRA | None = None,
     probe: Batch,
     card: str,
     uri: str,
 ) -> None:
     """Write `uri` as a Hugging Face folder: weights, config, tokenizer, template, model card.
+
+    Adapters are added to the start's weights; they lie by themselves in `adapter/`.
 
     Args:
         start: folder or hub name that training started from (config and tokenizer).
@@ -81,9 +91,15 @@ def export(
     """
     with tempfile.TemporaryDirectory(prefix="rayonale-export-") as folder:
         path = Path(folder) / "model"
+        if lora is not None:
+            adapters.save(snapshot.weights, lora, start, path / adapters.FOLDER)
+            plain = load_model(start, dtype, max_length=probe.tokens.shape[1])
+            merged = adapters.merged(plain, path / adapters.FOLDER)
+            snapshot = Snapshot(merged, snapshot.probe)
         _write(snapshot.weights, start, chat_template, dtype, path)
         (path / "README.md").write_text(card, encoding="utf-8")
-        verify(path, snapshot, dtype, probe)
+        # 4-bit weights under the adapters are not those that the adapter is added to here.
+        verify(path, snapshot, dtype, probe, live=lora is None or lora.quantize is None)
         put(path, uri)
 
 
@@ -110,8 +126,12 @@ def _write(
 
 
 @torch.no_grad()
-def verify(path: Path, snapshot: Snapshot, dtype: str, probe: Batch) -> None:
-    """Refuse a folder that does not give the live model back: all tensors, and log-probs."""
+def verify(path: Path, snapshot: Snapshot, dtype: str, probe: Batch, live: bool = True) -> None:
+    """Refuse a folder that does not give the live model back: all tensors, and log-probs.
+
+    Args:
+        live: compare the log-probabilities too.
+    """
     model = load_model(str(path), dtype, max_length=probe.tokens.shape[1])
     found = dict(model.named_parameters())
     for name, tensor in snapshot.weights.items():
@@ -119,6 +139,8 @@ def verify(path: Path, snapshot: Snapshot, dtype: str, probe: Batch) -> None:
             raise RuntimeError(f"export: {name} read back from {path} differs from the live model")
     if missing := found.keys() - snapshot.weights.keys():
         raise RuntimeError(f"export: {sorted(missing)} were not gathered from the live model")
+    if not live:
+        return
     logprob = Policy(model).eval()(**probe.inputs("cpu")).float()
     tolerance = 1e-4 if dtype == "float32" else 2e-2
     if not torch.allclose(logprob, snapshot.probe, rtol=tolerance, atol=tolerance * 10):

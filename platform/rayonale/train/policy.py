@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rayonale.train.batches import Batch, attention_mask
+from rayonale.train import attention
+from rayonale.train.attention import Kernel
+from rayonale.train.batches import Batch
 
 # Float32 logits that exist at once, in bytes; the head works through response tokens in chunks.
 HEAD_BYTES = 1 << 28
@@ -27,9 +29,10 @@ class Policy(nn.Module):
     predict response tokens only, in chunks: the full [B, L, V] logits never exist.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, kernel: Kernel = "sdpa") -> None:
         super().__init__()
         self.model = model
+        self.kernel = kernel  # the one that the model was loaded with
 
     def forward(
         self,
@@ -48,7 +51,7 @@ class Policy(nn.Module):
         output = decoder(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=attention_mask(tree, segment),
+            attention_mask=attention.mask(self.kernel, tree, segment),
             use_cache=False,
         )
         hidden = output.last_hidden_state.flatten(0, 1)[predictor]  # [N, H]
@@ -83,14 +86,18 @@ def scaled(logits: Tensor, config: Any) -> Tensor:
     return logits
 
 
-def load_model(path: str, dtype: str, max_length: int) -> Any:
-    """A causal LM with SDPA attention (which takes our mask), in the compute dtype, on the CPU.
+def load_model(
+    path: str, dtype: str, max_length: int, kernel: Kernel = "sdpa", quantised: Any = None
+) -> Any:
+    """A causal LM with attention that takes our mask, in the compute dtype, on the CPU.
 
     Dropout is off: preferences compare log-probabilities of two passes, and the reference's were
     computed without it (with policy = reference the first DPO loss is ln 2).
 
     Args:
         max_length: longest sequence that will be given, in tokens.
+        kernel: of attention; see `attention.py`.
+        quantised: Transformers' quantisation config (then on the device that it quantises on).
 
     Raises:
         ValueError: the model's attention has what a 4-D mask switches off without a word.
@@ -100,8 +107,13 @@ def load_model(path: str, dtype: str, max_length: int) -> Any:
     from rayonale import models
 
     name, revision = models.pinned(path)
+    options = {} if quantised is None else {"quantization_config": quantised}
     model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=DTYPES[dtype], attn_implementation="sdpa"
+        name,
+        revision=revision,
+        dtype=DTYPES[dtype],
+        attn_implementation=attention.IMPLEMENTATION[kernel],
+        **options,
     )
     check_attention(model.config.get_text_config(), type(model).__name__, max_length)
     for part in model.modules():

@@ -16,7 +16,7 @@ from rayonale import models
 from rayonale.lineage import fingerprints
 from rayonale.train.shards import TokenRows
 
-_FORWARD = ("rayonale.train.policy", "rayonale.train.batches", "rayonale.train.trees")
+_FORWARD = tuple(f"rayonale.train.{name}" for name in ("policy", "attention", "batches", "trees"))
 
 
 def forward_fingerprint(model: str, dtype: str) -> str:

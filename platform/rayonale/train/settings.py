@@ -29,6 +29,25 @@ class RationalePrompt(Settings):
     order: Literal["generated", "chosen_first", "shuffled"] = "generated"
 
 
+class LoRA(Settings):
+    """Train low-rank adapters beside the weights of linear layers, which stay as they are.
+
+    Attributes:
+        r: rank of an adapter.
+        alpha: an adapter's output is scaled by alpha / r.
+        dropout: on an adapter's input, in training only.
+        targets: names of the linear layers (`q_proj` …), or `all-linear`: all but the LM head.
+        quantize: keep the weights under the adapters in 4 bits (QLoRA); needs a CUDA device and
+            bitsandbytes.
+    """
+
+    r: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    quantize: Literal["nf4"] | None = None
+
+
 class TrainSettings(Settings):
     """Settings of the `train` stage.
 
@@ -50,6 +69,12 @@ class TrainSettings(Settings):
         zero_stage: what DeepSpeed spreads over workers: 0 nothing, 1 optimiser states,
             2 and gradients, 3 and weights.
         offload: keep optimiser states (and parameters: stage 3) in main memory; CUDA only.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping
+            them: slower, and less memory.
+        attention: kernel; `auto` takes `sdpa` (with a mask) on a CPU and `flex` (which skips
+            what the mask hides) on a CUDA device.
+        lora: train adapters only; `model/` then holds the merged weights, `model/adapter/` the
+            adapter. The reference is the model without the adapter.
         workers: processes, each with one device.
         cpus_per_worker: cores that a worker reserves, and threads that it uses without a GPU.
         use_gpu: None takes GPUs when the cluster has any.
@@ -91,6 +116,8 @@ class TrainSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "all"] = "none"
     gradient_checkpointing: bool = False
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    lora: LoRA | None = None
 
     workers: int = Field(default=1, gt=0)
     cpus_per_worker: int = Field(default=1, gt=0)
@@ -123,6 +150,11 @@ class TrainSettings(Settings):
             problems.append(f"offload: {self.offload} needs zero_stage 1-3, found 0")
         if self.offload == "all" and self.zero_stage != 3:
             problems.append(f"offload: all needs zero_stage 3, found {self.zero_stage}")
+        if self.lora is not None and self.lora.quantize is not None:
+            if self.use_gpu is False:
+                problems.append("lora.quantize: nf4 needs a CUDA device, found use_gpu: false")
+            if self.zero_stage == 3:
+                problems.append("lora.quantize: zero_stage 3 cannot split 4-bit weights: use 0-2")
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds repeat: {list(self.seeds)}")
         loss = losses.get(self.loss.name)
@@ -135,7 +167,16 @@ class TrainSettings(Settings):
         return self
 
     def warmup(self, steps: int) -> int:
-        """Warm-up steps of a run of `steps` steps."""
+        """Warm-up steps of a run of `steps` steps.
+
+        Raises:
+            ValueError: the run is over before the warm-up is.
+        """
         if self.warmup_ratio is not None:
             return round(self.warmup_ratio * steps)
+        if self.warmup_steps is not None and self.warmup_steps >= steps:
+            raise ValueError(
+                f"warmup_steps: found {self.warmup_steps}, but the run has {steps} step(s); "
+                "expected fewer, or warmup_ratio"
+            )
         return self.warmup_steps or 0
