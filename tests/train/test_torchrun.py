@@ -102,6 +102,7 @@ def test_two_processes_train_and_export(launched: Callable[..., Path]) -> None:
         pytest.param(2, 1, {"zero_stage": 2}, marks=pytest.mark.slow),
         pytest.param(2, 1, {"zero_stage": 3}, marks=pytest.mark.slow),
         pytest.param(1, 2, {"zero_stage": 3}, marks=pytest.mark.slow),
+        pytest.param(2, 1, {"zero_stage": 1, "lora": {"r": 4}}, marks=pytest.mark.slow),
         pytest.param(2, 1, {"zero_stage": 1, "dtype": "bfloat16"}, marks=pytest.mark.slow),
     ],
 )

@@ -54,7 +54,8 @@ def attach(model: Any, lora: LoRA, seed: int) -> None:
     _check_targets(model, lora)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        get_peft_model(model, config(lora), autocast_adapter_dtype=False)  # changes it in place
+        # In place: `model` itself has the adapters from now on.
+        get_peft_model(model, config(lora, model.name_or_path), autocast_adapter_dtype=False)
 
 
 def _check_targets(model: Any, lora: LoRA) -> None:

@@ -30,9 +30,9 @@ from rayonale.train import resharding
 from rayonale.train.loop import Progress
 
 STATE = "state"
-_LITTLE = 1 << 20  # bytes: a disk with less is full
+_PROBE = 1 << 20  # bytes
 # How torch's own writer fails, which is no OSError.
-_WRITING = re.compile(r"PytorchStreamWriter|inline_container|iostream|No space left")
+_WRITING = re.compile(r"PytorchStreamWriter|inline_container|iostream error")
 
 
 def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
@@ -43,7 +43,10 @@ def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
     """
     import ray.train
 
-    with _telling(progress), tempfile.TemporaryDirectory(prefix="rayonale-checkpoint-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="rayonale-checkpoint-") as folder,
+        _telling(progress, Path(folder)),
+    ):
         write(engine, progress, folder, rank=rank, world=world)
         ray.train.report(
             {"step": progress.step}, checkpoint=ray.train.Checkpoint.from_directory(folder)
@@ -51,14 +54,14 @@ def save(engine: Any, progress: Progress, *, rank: int, world: int) -> None:
 
 
 @contextmanager
-def _telling(progress: Progress) -> Iterator[None]:
-    """Name the step and the remedy where a checkpoint cannot be written."""
+def _telling(progress: Progress, folder: Path) -> Iterator[None]:
+    """Name the step and the remedy where a checkpoint cannot be written into `folder`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if not (isinstance(error, OSError) or _WRITING.search(str(error))):
+        number = error.errno if isinstance(error, OSError) else _number(error, folder)
+        if number is None:
             raise
-        number = getattr(error, "errno", None) or _number(error) or errno.EIO
         what = "the disk is full" if number == errno.ENOSPC else str(error)
         raise OSError(
             number,
@@ -67,15 +70,18 @@ def _telling(progress: Progress) -> Iterator[None]:
         ) from error
 
 
-def _number(error: BaseException) -> int | None:
-    """The system's error number behind torch's writer, which tells it in words or not at all."""
-    if "No space left" in str(error):
-        return errno.ENOSPC
-    while (before := error.__cause__ or error.__context__) is not None:
-        error = before
-        if isinstance(error, OSError):
-            return error.errno
-    return errno.ENOSPC if shutil.disk_usage(tempfile.gettempdir()).free < _LITTLE else None
+def _number(error: RuntimeError, folder: Path) -> int | None:
+    """The system's error number behind torch's own writer, which keeps it to itself.
+
+    Found by writing a little beside what it could not finish. None when it was not the writer.
+    """
+    if not _WRITING.search(str(error)):
+        return None
+    try:
+        (folder / ".probe").write_bytes(bytes(_PROBE))
+    except OSError as found:
+        return found.errno
+    return errno.EIO
 
 
 def write(engine: Any, progress: Progress, folder: str, *, rank: int, world: int) -> None:
@@ -128,7 +134,7 @@ def save_folder(
         OSError: as `save`.
     """
     incoming = place / ".incoming"
-    with _telling(progress):
+    with _telling(progress, place):
         if rank == 0:
             shutil.rmtree(incoming, ignore_errors=True)
             incoming.mkdir(parents=True)

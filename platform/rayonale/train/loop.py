@@ -24,6 +24,7 @@ import torch
 
 from rayonale import losses
 from rayonale.losses.spec import Loss
+from rayonale.train.failures import naming_memory
 from rayonale.train.plan import Plan
 from rayonale.train.schedule import learning_rate
 from rayonale.train.scoring import Tally, batch_of, look_ahead, score, split
@@ -73,6 +74,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; names the step and remedies.
+        MemoryError: memory ran out; names the step and remedies.
     """
     loss = losses.of(settings.loss)
     saved = time.monotonic()
@@ -90,22 +92,25 @@ def train(
         numbers = plan.global_batch(step)
         tally = Tally(rows.counts(numbers, loss.sequences))
         engine.train()
-        ahead = look_ahead(
-            engine, rows, numbers, loss, settings, device=device, rank=rank, world=world
-        )
-        parts = split(rows, numbers, settings, sequences=loss.sequences, world=world, device=device)
-        for micro in parts[rank]:
-            batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
-            scores = score(engine, batch, loss, device, ahead)
-            value = tally.add(scores, batch, loss, settings)
-            # The engine averages over workers; our counts are global already.
-            engine.backward(value * world, scale_wrt_gas=False)
-        overdue = time.monotonic() - saved > settings.checkpoint_minutes * 60
-        metrics, overdue = tally.reduced(device, flag=overdue)
-        require_finite(metrics["loss"], "loss", step, rate)
-        engine.step()
-        norm = float(engine.get_global_grad_norm() or 0.0)
-        require_finite(norm, "gradient norm", step, rate)
+        with naming_memory(step, settings):
+            ahead = look_ahead(
+                engine, rows, numbers, loss, settings, device=device, rank=rank, world=world
+            )
+            parts = split(
+                rows, numbers, settings, sequences=loss.sequences, world=world, device=device
+            )
+            for micro in parts[rank]:
+                batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
+                scores = score(engine, batch, loss, device, ahead)
+                value = tally.add(scores, batch, loss, settings)
+                # The engine averages over workers; our counts are global already.
+                engine.backward(value * world, scale_wrt_gas=False)
+            overdue = time.monotonic() - saved > settings.checkpoint_minutes * 60
+            metrics, overdue = tally.reduced(device, flag=overdue)
+            require_finite(metrics["loss"], "loss", step, rate)
+            engine.step()
+            norm = float(engine.get_global_grad_norm() or 0.0)
+            require_finite(norm, "gradient norm", step, rate)
 
         seconds = time.monotonic() - started
         progress = replace(progress, step=step + 1, seconds=progress.seconds + seconds)
