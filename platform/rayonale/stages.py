@@ -31,6 +31,8 @@ log = logging.getLogger("rayonale")
 REGISTRY: dict[str, str] = {
     "tinyworld_pairs": "rayonale.tinyworld.stage:STAGE",
     "ingest": "rayonale.data.ingest:STAGE",
+    "reshape": "rayonale.data.reshape:STAGE",
+    "goals": "rayonale.enrich.goals:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
     "reference_logprobs": "rayonale.enrich.reference:STAGE",

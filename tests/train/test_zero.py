@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rayonale import losses, storage
-from rayonale.train import loop, shards
+from rayonale.train import scoring, shards
 from rayonale.train.batches import collate
 from rayonale.train.examples import Encoding, columns_of
 from rayonale.train.plan import make_plan
@@ -32,6 +32,8 @@ RUNS = {
     **{f"zero{stage}": {**BASE, "zero_stage": stage} for stage in range(4)},
     "checkpointing": {**BASE, "zero_stage": 3, "gradient_checkpointing": True},
     "bfloat16": {**BASE, "zero_stage": 1, "dtype": "bfloat16"},
+    # Looks ahead at the whole global batch: one more forward pass, on every worker alike.
+    "kto": {**BASE, "zero_stage": 3, "loss": {"name": "kto", "beta": 0.5}},
 }
 
 
@@ -47,20 +49,49 @@ def shard(
     import pyarrow as pa
 
     table = pa.ipc.open_file(pa.memory_map(plain)).read_all()
-    for name in ("ref_chosen_logprob", "ref_rejected_logprob"):
-        values = [-5.5 * n for n in table[f"{name.split('_')[1]}_tokens"].to_pylist()]
-        table = table.append_column(name, pa.array(values, pa.float32()))
-    uri = storage.join(out, "with-reference.arrow")
+    return with_reference(table, ("chosen", "rejected"), storage.join(out, "pairs.arrow"))
+
+
+def with_reference(table, sequences: tuple[str, ...], uri: str) -> str:
+    """Add made-up reference log-probabilities and write the shard."""
+    import pyarrow as pa
+
+    for name in sequences:
+        values = [-5.5 * n for n in table[f"{name}_tokens"].to_pylist()]
+        table = table.append_column(f"ref_{name}_logprob", pa.array(values, pa.float32()))
     storage.write_bytes(uri, shards._ipc(table))
     return uri
 
 
 @pytest.fixture(scope="module")
-def trained(micro_model: str, shard: str, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def labelled(shard: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same rows unpaired: every second chosen response desired, the others' rejected not."""
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(pa.memory_map(shard)).read_all()
+    found = []
+    for number, row in enumerate(table.to_pylist()):
+        response, mismatched = (row["rejected"], row["chosen"])[:: 1 if number % 2 else -1]
+        example = {"id": row["id"], "prompt": row["prompt"], "prompt_tokens": row["prompt_tokens"]}
+        example |= {"response": response, "response_tokens": len(response)}
+        example |= {"mismatched": mismatched, "mismatched_tokens": len(mismatched)}
+        found.append({**example, "label": float(number % 2 == 0)})
+    schema = Encoding("", ("response", "mismatched"), values=("label",)).schema()
+    uri = str(tmp_path_factory.mktemp("labelled") / "labelled.arrow")
+    rows = pa.Table.from_pylist(found, schema=schema)
+    return with_reference(rows, ("response", "mismatched"), uri)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    micro_model: str, shard: str, labelled: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict:
     """What the two processes leave, by run."""
     out = tmp_path_factory.mktemp("zero")
     spec = out / "spec.json"
-    spec.write_text(json.dumps({"runs": RUNS, "shard": shard, "model": micro_model}))
+    spec.write_text(
+        json.dumps({"runs": RUNS, "shards": {"rdpo": shard, "kto": labelled}, "model": micro_model})
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,9 +114,14 @@ def trained(micro_model: str, shard: str, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def plain(micro_model: str, shard: str) -> dict:
-    """The same run in plain PyTorch: one process, no micro-batches, no DeepSpeed."""
-    settings = TrainSettings(**BASE)
-    loss = losses.get("rdpo")
+    """The same run in plain PyTorch."""
+    return train_plainly(micro_model, shard, BASE)
+
+
+def train_plainly(micro_model: str, shard: str, options: dict) -> dict:
+    """One process, no micro-batches, no DeepSpeed."""
+    settings = TrainSettings(**{**options, "zero_stage": 0, "micro_batch_pairs": 1_000})
+    loss, device = losses.of(settings.loss), torch.device("cpu")
     rows = shards.TokenRows([shard], loss.sequences)
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
     policy = Policy(load_model(micro_model, "float32", 2_048))
@@ -100,9 +136,12 @@ def plain(micro_model: str, shard: str) -> dict:
         rate = 1e-3 * (1 - step / (4 if step < 4 else 6))  # the worker's runs end at 4, then at 6
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = collate(rows.take(numbers), loss.sequences, values=columns_of(loss))
-        scores = loop.score(policy, batch, loss, torch.device("cpu"))
-        value = loop.Tally(rows.counts(numbers)).add(scores, batch, loss, settings)
+        ahead = scoring.look_ahead(
+            policy, rows, numbers, loss, settings, device=device, rank=0, world=1
+        )
+        batch = collate(rows.take(numbers), loss.sequences, values=columns_of(loss, loss.sequences))
+        scores = scoring.score(policy, batch, loss, device, ahead)
+        value = scoring.Tally(rows.counts(numbers)).add(scores, batch, loss, settings)
         optimizer.zero_grad()
         value.backward()
         found["norms"].append(torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5).item())
@@ -110,6 +149,13 @@ def plain(micro_model: str, shard: str) -> dict:
         optimizer.step()
     found["weights"] = {n: p.detach() for n, p in policy.model.named_parameters()}
     return found
+
+
+def test_a_loss_that_looks_ahead(trained: dict, micro_model: str, labelled: str) -> None:
+    plain = train_plainly(micro_model, labelled, RUNS["kto"])
+    assert trained["kto"]["losses"][:6] == pytest.approx(plain["losses"], rel=1e-4)
+    for parameter, wanted in plain["weights"].items():
+        assert torch.allclose(trained["kto"]["weights"][parameter], wanted, atol=2e-4), parameter
 
 
 @pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "checkpointing"])

@@ -42,8 +42,8 @@ def run(options, spec, rank, world, device):
     from rayonale.train.shards import TokenRows
 
     settings = TrainSettings(**options)
-    sequences = loop.losses.get(settings.loss.name).sequences
-    rows = TokenRows([spec["shard"]], sequences)
+    sequences = loop.losses.of(settings.loss).sequences
+    rows = TokenRows([spec["shards"][settings.loss.name]], sequences)
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
     entries = []
     hooks = loop.Hooks(entries.append, lambda now: None, lambda now: None)

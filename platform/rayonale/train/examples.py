@@ -20,6 +20,7 @@ import pyarrow as pa
 import xxhash
 
 from rayonale.data import tokens
+from rayonale.data.left_out import LeftOut, reject
 from rayonale.losses.spec import Loss
 from rayonale.records import Reject, RejectKind
 from rayonale.train.rationale_prompts import RationaleRejected, rationale_example
@@ -143,14 +144,6 @@ def encode(
     return found, None
 
 
-class LeftOut(ValueError):
-    """A row that cannot be trained on; `reason` is the reject's code."""
-
-    def __init__(self, kind: RejectKind, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind, self.reason = kind, reason
-
-
 def _encode_tree(
     tokenizer: Any, encoding: Encoding, prompt: str, messages: Any, responses: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -190,16 +183,3 @@ def tokens_hash(example: Mapping[str, Any]) -> str:
     assert len(kinds) == 1, f"one type of rows, found {sorted(example)}"
     parts = [example[column] for column in ("prompt", *kinds[0]) if column in example]
     return xxhash.xxh3_64_hexdigest(json.dumps(parts).encode())
-
-
-def reject(row: Mapping[str, Any], kind: RejectKind, reason: str, detail: str) -> Reject:
-    """The row as a reject."""
-    return Reject(
-        id=row["id"],
-        kind=kind.value,
-        reason=reason,
-        detail=detail,
-        source=row.get("source"),
-        line=row.get("line"),
-        row=json.dumps(dict(row), ensure_ascii=False, default=str),
-    )
