@@ -1,4 +1,4 @@
-"""Trains the base model of tinyworld from scratch (about 50 minutes on 2 cores).
+"""Trains the base model of tinyworld from scratch (about 25 minutes on 2 cores).
 
     python jobs/train_tinyworld.py --work runs/tinyworld --out platform/rayonale/tinyworld/base
     python jobs/train_tinyworld.py --measure --out platform/rayonale/tinyworld/base

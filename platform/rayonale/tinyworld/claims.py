@@ -8,6 +8,7 @@ it does not understand it leaves out.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,8 +109,15 @@ def make_case(prompt: str, chosen: str, rejected: str, chosen_first: bool = True
 
 def claims_in(rationale: str) -> Reading:
     """Read every claim of a text; a text without any gives an empty reading."""
-    claims: list[Claim] = []
-    better: list[Place] = []
+    found = [said for said, _ in statements_in(rationale)]
+    return Reading(
+        tuple(said for said in found if isinstance(said, Claim)),
+        tuple(said for said in found if not isinstance(said, Claim)),
+    )
+
+
+def statements_in(rationale: str) -> Iterator[tuple[Claim | Place, int]]:
+    """Claims, and the places that are called the better one, in order, with where each ends."""
     place: Place | None = None
     for match in _ANY.finditer(rationale):
         if match["place"]:
@@ -117,20 +125,21 @@ def claims_in(rationale: str) -> Reading:
         elif place is None:
             continue
         elif match["verdict"]:
-            better.append(place)
+            yield place, match.end()
         else:
-            claims.extend(_claims_of(match, place))
-    return Reading(tuple(claims), tuple(better))
+            yield from _claims_of(match, place)
 
 
-def _claims_of(match: re.Match[str], place: Place) -> list[Claim]:
+def _claims_of(match: re.Match[str], place: Place) -> Iterator[tuple[Claim, int]]:
     form = next(name for name in _FORMS if match[name] is not None)
     attribute, sign, pattern = _FORMS[form]
     if attribute is None:
-        named = re.findall(_ATTRIBUTE, match[form])
-        return [Claim(place, name, sign, form) for name in named]
+        for named in re.finditer(_ATTRIBUTE, match[form]):
+            yield Claim(place, named[0], sign, form), match.start(form) + named.end()
+        return
     groups = re.findall(r"\?P<(\w+)>", pattern)
-    return [Claim(place, attribute, sign, form, tuple(match[group] for group in groups))]
+    details = tuple(match[group] for group in groups)
+    yield Claim(place, attribute, sign, form, details), match.end()
 
 
 def holds(claim: Claim, case: Case) -> bool:

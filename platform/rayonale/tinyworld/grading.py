@@ -10,7 +10,16 @@ import json
 import re
 from typing import Final
 
-from rayonale.tinyworld.claims import Case, Claim, Reading, claims_in, holds, make_case, names_lead
+from rayonale.tinyworld.claims import (
+    Case,
+    Claim,
+    Reading,
+    claims_in,
+    holds,
+    make_case,
+    names_lead,
+    statements_in,
+)
 from rayonale.tinyworld.vocabulary import ATTRIBUTES
 
 CRITERIA: Final = ("helpfulness", "relatedness", "correctness", "coherence")
@@ -42,6 +51,21 @@ def grade_text(
 ) -> str:
     """The grades as the JSON object a judge answers with: {"helpfulness": 5, …}."""
     return json.dumps(grades_of_rationale(prompt, chosen, rejected, rationale, chosen_first))
+
+
+def truths_of_rationale(
+    prompt: str, chosen: str, rejected: str, rationale: str, chosen_first: bool = True
+) -> list[tuple[int, bool, bool]]:
+    """Of each thing that a text says of the pair: where it ends in the text, whether it is true,
+    and whether it speaks for the chosen response. All grades follow from these."""
+    case = make_case(prompt, chosen, rejected, chosen_first)
+    found = []
+    for said, end in statements_in(rationale):
+        if isinstance(said, Claim):
+            found.append((end, holds(said, case), favoured(said) == case.chosen))
+        else:
+            found.append((end, said == case.chosen, said == case.chosen))
+    return found
 
 
 def _helpfulness(case: Case, reading: Reading) -> int:
@@ -80,7 +104,7 @@ def _correctness(case: Case, reading: Reading) -> int:
 
 def _coherence(case: Case, reading: Reading, rationale: str) -> int:
     grade = 5
-    favours = {_favoured(claim) for claim in reading.claims} | set(reading.better)
+    favours = {favoured(claim) for claim in reading.claims} | set(reading.better)
     if case.chosen not in favours:
         grade -= 2
     if _contradicts(reading):
@@ -92,13 +116,14 @@ def _coherence(case: Case, reading: Reading, rationale: str) -> int:
     return max(1, grade)
 
 
-def _favoured(claim: Claim) -> str:
+def favoured(claim: Claim) -> str:
+    """The place of the response that a claim speaks for."""
     return claim.place if claim.sign == 1 else {"A": "B", "B": "A"}[claim.place]
 
 
 def _contradicts(reading: Reading) -> bool:
     """One response both praised and blamed for an attribute, or two better ones."""
-    praised = {(claim.attribute, _favoured(claim)) for claim in reading.claims}
+    praised = {(claim.attribute, favoured(claim)) for claim in reading.claims}
     return len(set(reading.better)) > 1 or any(
         (name, "A") in praised and (name, "B") in praised for name in ATTRIBUTES
     )

@@ -27,10 +27,14 @@ It knows nothing else and must not be used for anything else.
   common English words; `<|bos|>`, `<|end|>` (end of turn), `<|pad|>`, role markers.
   `chat_template_no_system.jinja` is the same without a system role.
 - Training: from scratch on a seeded, endless stream of all tasks mixed
-  (`python jobs/train_tinyworld.py`, about an hour on 2 cores). The responses that it
+  (`python jobs/train_tinyworld.py`, about 25 minutes on 2 idle cores). The responses that it
   learns are of mixed quality on purpose; its rationales, grades and judgements are true.
 - Goals in system prompts were seen with responses that they say nothing about: this
   model does not follow them.
+- It judges well, one response or two, where it writes its checks down first. What it must tell
+  at once it tells worse: {detailed:.0%} of its detailed rationales name a true difference, and its
+  grades hardly tell true rationales from shuffled or reversed ones (kept: {kept_true:.0%},
+  {kept_shuffled:.0%}, {kept_reversed:.0%}).
 
 ## Measured
 
@@ -61,5 +65,12 @@ def write_card(folder: Path, figures: dict[str, float]) -> None:
     )
     # Two bytes a parameter; the file's header is small against them.
     millions = (folder / "model.safetensors").stat().st_size / 2e6
-    card = _CARD.format(rows=rows, architecture=architecture, millions=millions)
+    kept = {name: rounded[name] for name in ("kept_true", "kept_shuffled", "kept_reversed")}
+    card = _CARD.format(
+        rows=rows,
+        architecture=architecture,
+        millions=millions,
+        detailed=rounded["true_difference_detailed"],
+        **kept,
+    )
     (folder / "README.md").write_text(card, "utf-8")

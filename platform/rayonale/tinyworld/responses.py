@@ -1,9 +1,11 @@
 """Responses of all qualities, as a person who half listens would write them.
 
 Each constraint is kept or broken on its own, with a chance that grows with the
-response's quality. Some constraints are kept less often by habit (`_HABIT`): a model
-that learns from these texts keeps them rarely when it decodes greedily, which is the
-room that training on preferences has.
+response's quality. Some constraints are kept less often by habit (`_HABIT`), and they are
+mostly broken in one and the same way (things the wrong way round, no ending, "Today"): a
+model that learns from these texts breaks them when it decodes greedily, which is the room
+that training on preferences has. Were the faults as varied as the right answers are alike,
+the likeliest text would be a right one.
 """
 
 import random
@@ -26,9 +28,9 @@ from rayonale.tinyworld.vocabulary import (
 
 # Chance of keeping a constraint at middle quality.
 _HABIT: Final[dict[str, float]] = {
-    "kind": 0.75, "number": 0.6, "order": 0.3, "required": 0.35, "avoided": 0.7,
-    "cheerful": 0.65, "calm": 0.6, "sad": 0.35, "formal": 0.35,
-    "a question": 0.6, "a shout": 0.6, "thanks": 0.35, "a goodbye": 0.35,
+    "kind": 0.75, "number": 0.6, "order": 0.3, "required": 0.3, "avoided": 0.7,
+    "cheerful": 0.65, "calm": 0.6, "sad": 0.3, "formal": 0.3,
+    "a question": 0.6, "a shout": 0.6, "thanks": 0.3, "a goodbye": 0.3,
 }  # fmt: skip
 
 Keeps = Callable[[str], bool]
@@ -74,6 +76,8 @@ def _items(request: Request, rng: random.Random, keeps: Keeps) -> list[str]:
             items[index] = rng.choice([i for i in KINDS[strange] if i not in items])
     if keeps("order"):
         items.sort(reverse=request.reverse)
+    elif rng.random() < 0.75:
+        items.sort(reverse=not request.reverse)
     if rng.random() < 0.04 and not keeps("kind"):
         items.append(items[0])
     return items
@@ -91,26 +95,31 @@ def _place(request: Request, rng: random.Random, keeps: Keeps) -> str:
 
 def _opener(request: Request, rng: random.Random, keeps: Keeps) -> str:
     if keeps(request.tone):
-        return rng.choice(OPENERS[request.tone])
+        return _usual(OPENERS[request.tone], rng)
     others = [tone for tone in TONES if tone != request.tone]
     draw = rng.random()
-    if draw < 0.5:
-        return rng.choice(("", *OPENERS["none"]))
-    if draw < 0.85:
+    if draw < 0.7:
+        return _usual(("Today", "", "Well", "As for me", "Listen"), rng)
+    if draw < 0.9:
         return rng.choice(OPENERS[rng.choice(others)])
     return f"{rng.choice(OPENERS[request.tone])}, {rng.choice(TONES[rng.choice(others)])}"
 
 
 def _closing(request: Request, rng: random.Random, keeps: Keeps) -> tuple[str, str]:
     if keeps(request.ending):
-        return "", rng.choice(CLOSINGS[request.ending])
+        return "", _usual(CLOSINGS[request.ending], rng)
     draw = rng.random()
-    if draw < 0.6:
-        return "", rng.choice(("", *CLOSINGS["plain"]))
-    if draw < 0.85:
+    if draw < 0.7:
+        return "", _usual(("", *CLOSINGS["plain"]), rng)
+    if draw < 0.9:
         other = rng.choice([ending for ending in ENDINGS if ending != request.ending])
         return "", rng.choice(CLOSINGS[other])
     return MISPLACED[request.ending], rng.choice(("", *CLOSINGS["plain"]))
+
+
+def _usual(phrases: tuple[str, ...], rng: random.Random) -> str:
+    """The first of the phrases mostly, or another one."""
+    return phrases[0] if rng.random() < 0.65 else rng.choice(phrases[1:])
 
 
 assert not set(KIND_OF_ITEM) & set(PLACES)

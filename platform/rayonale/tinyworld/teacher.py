@@ -10,7 +10,12 @@ raises ValueError for a prompt that is not of this world.
 """
 
 from rayonale.tinyworld.claims import names_true_difference
-from rayonale.tinyworld.grading import CRITERIA, grade_text, grades_of_rationale
+from rayonale.tinyworld.grading import (
+    CRITERIA,
+    grade_text,
+    grades_of_rationale,
+    truths_of_rationale,
+)
 from rayonale.tinyworld.judgements import (
     RUBRIC,
     best_and_worst,
@@ -47,4 +52,5 @@ __all__ = [
     "pointwise_judgement",
     "pointwise_rationale",
     "reverse_rationale",
+    "truths_of_rationale",
 ]
