@@ -4,7 +4,8 @@
     LLM judge  verdict of (a first, b second)  ─┐
                verdict of (b first, a second)  ─┴─ agree?  → outcome; disagree → tie, flipped
 
-An outcome is 1.0 (a is better), 0.5 (tie) or 0.0 (b is better).
+An outcome is 1.0 (a is better), 0.5 (tie) or 0.0 (b is better); verdicts from log-probabilities
+give the mean probability over both orders that a is better.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rayonale.evaluate.soft_verdicts import SoftVerdict
 from rayonale.evaluate.verdicts import PAIRWISE, Verdict, read_verdict
 from rayonale.records import MESSAGES
 
@@ -37,13 +39,13 @@ ROWS = pa.schema(
         ("response_b", pa.string()),
         ("tokens_a", pa.int64()),
         ("tokens_b", pa.int64()),
-        ("outcome", pa.float64()),  # 1 a is better, 0.5 tie, 0 b is better
+        ("outcome", pa.float64()),  # 1 a is better, 0.5 tie, 0 b is better; or between
         # scorers
         ("score_a", pa.float64()),
         ("score_b", pa.float64()),
         ("attributes_a", ATTRIBUTES),
         ("attributes_b", ATTRIBUTES),
-        # LLM judges: what was written in both orders, raw; verdicts are 1 (the first) or 2
+        # LLM judges: what was written in both orders, raw; verdicts are 1 (the first) … 2
         ("text_ab", pa.string()),
         ("text_ba", pa.string()),
         ("verdict_ab", pa.float64()),
@@ -95,6 +97,26 @@ def judge_both_orders(
     if told_ab != told_ba:
         return BothOrders(ab, ba, 0.5, True, None)
     return BothOrders(ab, ba, told_ab, False, None)
+
+
+def soften(both: BothOrders, ab: SoftVerdict, ba: SoftVerdict) -> BothOrders:
+    """Two readable verdicts with their probabilities in place of the choices written.
+
+    The outcome is the mean over both orders of the probability that a is better: orders that
+    disagree come near ½ by themselves, and are counted as flipped all the same.
+    """
+    if ab.preference is None or ba.preference is None:
+        reason = f"unreadable_{ab.reason or ba.reason}"
+        return BothOrders(_valued(both.ab, ab), _valued(both.ba, ba), None, False, reason)
+    told_ab, told_ba = 2.0 - ab.preference, ba.preference - 1.0
+    flipped = (told_ab - 0.5) * (told_ba - 0.5) < 0
+    return BothOrders(
+        _valued(both.ab, ab), _valued(both.ba, ba), (told_ab + told_ba) / 2, flipped, None
+    )
+
+
+def _valued(verdict: Verdict, soft: SoftVerdict) -> Verdict:
+    return Verdict(soft.preference, verdict.rationale, soft.reason)
 
 
 def attributes_column(attributes: Mapping[str, float]) -> list[dict[str, Any]]:

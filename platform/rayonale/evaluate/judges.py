@@ -18,7 +18,8 @@ from pydantic import Field, model_validator
 
 from rayonale import prompts, storage
 from rayonale.enrich.transcript import prompt_text
-from rayonale.evaluate.comparisons import judge_both_orders
+from rayonale.evaluate.comparisons import judge_both_orders, soften
+from rayonale.evaluate.soft_verdicts import soft_preference, verdict_step
 from rayonale.evaluate.summary import reject
 from rayonale.evaluate.verdicts import PAIRWISE, PAIRWISE_TIE
 from rayonale.generate import finish, stream
@@ -35,8 +36,18 @@ VARIABLES = frozenset({"prompt", "response_1", "response_2"})
 
 _QUESTIONS = pa.schema([("id", pa.string()), ("ab", pa.string()), ("ba", pa.string())])
 _ANSWER = pa.list_(
-    pa.struct([("text", pa.string()), ("finish_reason", pa.string()), ("seed", pa.int64())])
+    pa.struct(
+        [
+            ("text", pa.string()),
+            ("finish_reason", pa.string()),
+            ("seed", pa.int64()),
+            # of the verdict's token, where verdicts are read from log-probabilities
+            ("top", pa.list_(pa.struct([("token", pa.string()), ("logprob", pa.float64())]))),
+        ]
+    )
 )
+# Most likely tokens asked for: what vLLM gives at most by default.
+_TOP = 20
 _ORDERS = ("ab", "ba")
 _ADDS = pa.schema([(f"answers_{order}", _ANSWER) for order in _ORDERS])
 
@@ -50,6 +61,9 @@ class LlmJudge(Settings):
         template: prompt with variables prompt, response_1, response_2; the judge's text must end
             in `[RESULT]` and 1 or 2.
         ties: whether the template offers `[RESULT] tie`.
+        verdict: `text` takes the choice that was written; `logprobs` the probability of each, from
+            the log-probabilities of the verdict's token: outcomes then lie between 0 and 1, and
+            two orders are averaged.
         sampling: of the judgement; greedy by default.
         repeats: judgements of each order; more than one needs a temperature above 0.
         seed: of the judgements.
@@ -61,6 +75,7 @@ class LlmJudge(Settings):
     model: str = "tinyworld"
     template: str = "judge_pairwise"
     ties: bool = False
+    verdict: Literal["text", "logprobs"] = "text"
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
     repeats: int = Field(1, ge=1)
     seed: int = 0
@@ -73,6 +88,11 @@ class LlmJudge(Settings):
                 f"repeats {self.repeats} with temperature 0 would be the same judgement "
                 f"{self.repeats} times; set sampling.temperature"
             )
+        if self.ties and self.verdict == "logprobs":
+            raise ValueError(
+                "ties: true with verdict: logprobs; a probability says how near to a tie a pair "
+                "is: expected ties: false"
+            )
         return self
 
 
@@ -83,6 +103,7 @@ class JudgeTask:
     sampling: Sampling
     repeats: int
     seed: int
+    logprobs: bool = False
     json_schema: dict[str, Any] | None = None
     adds: pa.Schema = _ADDS
 
@@ -96,17 +117,28 @@ class JudgeTask:
         """The questions in both orders."""
         asked = [row[order] for order in _ORDERS for _ in range(self.repeats)]
         return [
-            Request([Message(role="user", content=text)], seed)
+            Request([Message(role="user", content=text)], seed, _TOP if self.logprobs else 0)
             for text, seed in zip(asked, self.seeds(row), strict=True)
         ]
 
     def collect(self, row: Row, completions: list[Completion]) -> Row | stream.Rejection:
         """All texts, raw."""
         answers = [
-            {"text": one.text, "finish_reason": one.finish_reason, "seed": seed}
+            {
+                "text": one.text,
+                "finish_reason": one.finish_reason,
+                "seed": seed,
+                "top": _verdict_alternatives(one) if self.logprobs else None,
+            }
             for one, seed in zip(completions, self.seeds(row), strict=True)
         ]
         return {"answers_ab": answers[: self.repeats], "answers_ba": answers[self.repeats :]}
+
+
+def _verdict_alternatives(completion: Completion) -> list[Row]:
+    """Log-probabilities in the place of the verdict; none where no token is the verdict."""
+    step = verdict_step(completion.steps)
+    return [{"token": t, "logprob": p} for t, p in step.top.items()] if step else []
 
 
 def judge_pairs(
@@ -151,7 +183,7 @@ def _ask(context: StageContext, items: Sequence[Row], judge: LlmJudge) -> tuple[
     report = stream.generate(
         questions,
         storage.join(work, "answers"),
-        JudgeTask(judge.sampling, judge.repeats, judge.seed),
+        JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict == "logprobs"),
         pool,
         identity=context.fingerprint,
         name=f"{context.name}: {judge.name}",
@@ -204,6 +236,8 @@ def _read(item: Row, answered: Row, judge: LlmJudge, repeat: int) -> tuple[Row |
         finish_reasons=(ab["finish_reason"], ba["finish_reason"]),
         choices=PAIRWISE_TIE if judge.ties else PAIRWISE,
     )
+    if judge.verdict == "logprobs" and both.outcome is not None:
+        both = soften(both, *(soft_preference(_top(answer)) for answer in (ab, ba)))
     row |= {
         "text_ab": ab["text"],
         "text_ba": ba["text"],
@@ -213,6 +247,13 @@ def _read(item: Row, answered: Row, judge: LlmJudge, repeat: int) -> tuple[Row |
     }
     if both.outcome is None:
         culprit = ab if both.ab.value is None else ba
-        detail = f"found {culprit['text'][-200:]!r}, expected it to end in [RESULT] and a verdict"
+        expected = "[RESULT] and a verdict"
+        if judge.verdict == "logprobs":
+            expected += " whose token is 1 or 2"
+        detail = f"found {culprit['text'][-200:]!r}, expected it to end in {expected}"
         return None, reject(row, RejectKind.INVALID, str(both.reason), detail)
     return row | {"outcome": both.outcome}, None
+
+
+def _top(answer: Row) -> dict[str, float] | None:
+    return {one["token"]: one["logprob"] for one in answer["top"] or ()} or None

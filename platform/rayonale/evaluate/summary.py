@@ -66,9 +66,9 @@ def win_rates(
                 "judge_kind": first["judge_kind"],
                 **win_rate(outcomes, prompts, seed=seed, level=level).as_dict(),
                 "pairs": len(group),
-                "wins": outcomes.count(1.0),
+                "wins": sum(outcome > 0.5 for outcome in outcomes),
                 "ties": outcomes.count(0.5),
-                "losses": outcomes.count(0.0),
+                "losses": sum(outcome < 0.5 for outcome in outcomes),
                 "p_value": sign_flip_test([mean - 0.5 for mean in means.values()], seed=seed),
                 "flip_rate": _share_flipped(group),
                 "unreadable": unreadable,
@@ -99,7 +99,7 @@ def _share_first(group: Sequence[Row]) -> float | None:
     """How often the judge named the response shown first, over both orders; 0.5 is unbiased."""
     told = [row[name] for row in group for name in ("verdict_ab", "verdict_ba") if row.get(name)]
     named = [verdict for verdict in told if verdict != 1.5]
-    return sum(verdict == 1.0 for verdict in named) / len(named) if named else None
+    return sum(verdict < 1.5 for verdict in named) / len(named) if named else None
 
 
 def scores(rows: Sequence[Row], *, level: float = 0.95, seed: int = 0) -> list[Row]:
@@ -193,7 +193,7 @@ def agreement(rows: Sequence[Row]) -> list[Row]:
         if group[0]["judge_kind"] == "scorer":
             continue
         for scorer, known in truth.items():
-            both = [(r["outcome"], known[_place(r)]) for r in group if _place(r) in known]
+            both = [(_side(r["outcome"]), known[_place(r)]) for r in group if _place(r) in known]
             decided = [(a, b) for a, b in both if a != 0.5 and b != 0.5]
             if both:
                 found.append(
@@ -209,6 +209,11 @@ def agreement(rows: Sequence[Row]) -> list[Row]:
                     }
                 )
     return found
+
+
+def _side(outcome: float) -> float:
+    """The nearest of 0, ½ (exactly) and 1: soft outcomes name a side, too."""
+    return 0.5 if outcome == 0.5 else float(outcome > 0.5)
 
 
 def _place(row: Row) -> tuple[str, str, int]:

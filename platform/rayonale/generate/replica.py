@@ -9,8 +9,17 @@ import os
 import threading
 from typing import Any
 
+import numpy as np
+
 from rayonale.generate.engine import Engine
-from rayonale.generate.settings import Completion, EngineOptions, Request, Sampling, Weights
+from rayonale.generate.settings import (
+    Completion,
+    EngineOptions,
+    Request,
+    Sampling,
+    Step,
+    Weights,
+)
 
 
 class Replica:
@@ -54,11 +63,13 @@ class Replica:
             results[i] = self._too_long(len(ids), sampling.max_tokens)
             if results[i] is None:
                 admitted.append(i)
-                params = self._params(sampling, request.seed, stop, json_schema, logprobs)
+                asked = request.top_logprobs or (0 if logprobs else None)
+                params = self._params(sampling, request.seed, stop, json_schema, asked)
                 prompts.append((ids, params))
         outputs = self._engine.generate(weights, prompts)
         for i, (ids, _), output in zip(admitted, prompts, outputs, strict=True):
-            results[i] = self._completion(tokenizer, len(ids), stop, output)
+            steps = requests[i].top_logprobs > 0
+            results[i] = self._completion(tokenizer, len(ids), stop, output, steps)
         return [result for result in results if result is not None]
 
     def _tokenizer(self, weights: Weights) -> Any:
@@ -87,7 +98,7 @@ class Replica:
         seed: int | None,
         stop: list[int],
         json_schema: dict[str, Any] | None,
-        logprobs: bool,
+        logprobs: int | None,
     ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -106,11 +117,13 @@ class Replica:
             detokenize=False,  # decoded once at the end instead of token by token
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=structured,
-            logprobs=0 if logprobs else None,
+            logprobs=logprobs,  # 0: the drawn token's alone
         )
 
     @staticmethod
-    def _completion(tokenizer: Any, prompt: int, stop: list[int], output: Any) -> Completion:
+    def _completion(
+        tokenizer: Any, prompt: int, stop: list[int], output: Any, steps: bool
+    ) -> Completion:
         if isinstance(output, Exception):
             return Completion(prompt_tokens=prompt, error="refused", detail=str(output))
         drawn = output.outputs[0]
@@ -122,4 +135,18 @@ class Replica:
             prompt_tokens=prompt,
             finish_reason=str(drawn.finish_reason),
             logprob=drawn.cumulative_logprob,
+            steps=_steps(tokenizer, kept, drawn.logprobs) if steps else (),
         )
+
+
+def _steps(tokenizer: Any, ids: list[int], logprobs: Any) -> tuple[Step, ...]:
+    """The tokens with what vLLM tells of their alternatives (token id → Logprob, a token)."""
+    found = []
+    for drawn, alternatives in zip(ids, logprobs, strict=False):  # the stop token is left out
+        top: dict[str, float] = {}
+        for token, told in alternatives.items():
+            text = tokenizer.decode([token])
+            value = float(told.logprob)
+            top[text] = float(np.logaddexp(top[text], value)) if text in top else value
+        found.append(Step(tokenizer.decode([drawn]), top))
+    return tuple(found)

@@ -88,10 +88,26 @@ class Request:
     Attributes:
         messages: the conversation up to the assistant's turn.
         seed: of this completion alone; None only where sampling is greedy.
+        top_logprobs: most likely tokens to tell in the place of each generated one; 0 tells none.
     """
 
     messages: list[Message]
     seed: int | None = None
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A generated token and what the model might have written instead.
+
+    Attributes:
+        text: of the token alone.
+        top: text → log-probability in nats of the most likely tokens and of the drawn one, before
+            temperature; tokens of equal text add up.
+    """
+
+    text: str
+    top: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,7 @@ class Completion:
         prompt_tokens: tokens of the rendered conversation.
         finish_reason: `stop` | `length`.
         logprob: sum of the drawn tokens' log-probabilities in nats, when asked for.
+        steps: its tokens with their alternatives, when asked for (`Request.top_logprobs`).
         error: reason code when there is no completion: `over_long` (a limit), `bad_prompt`
             (the chat template refused it), `refused` (the engine refused it), `engine_killed`.
         detail: what was found and what was expected, when `error` is set.
@@ -114,6 +131,7 @@ class Completion:
     prompt_tokens: int = 0
     finish_reason: str = ""
     logprob: float | None = None
+    steps: tuple[Step, ...] = ()
     error: str | None = None
     detail: str = ""
 
