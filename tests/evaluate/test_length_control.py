@@ -118,7 +118,7 @@ def test_the_published_rates(shared_data: Path) -> None:
     models = read_annotations(str(folder / "annotations_compact_6models.jsonl"))
     known = read_difficulty(str(folder / "instruction_difficulty_805.jsonl"))
     gamed = read_gamed(str(folder / "df_gamed_equivalent_1610.jsonl"))
-    chosen = 0
+    missed = []
     for name, told in published_alpaca_eval(shared_data).items():
         difficulty = difficulties_of(models[name], known)
         target = told["length_controlled_winrate"]
@@ -132,6 +132,11 @@ def test_the_published_rates(shared_data: Path) -> None:
         assert abs(without.win_rate - target) > 0.4, name
         if told["lc_standard_error"] is not None:
             assert same.standard_error == pytest.approx(told["lc_standard_error"], abs=5e-3)
-        chosen += length_controlled(models[name], difficulty, gamed).inverse_penalty == penalty
-    # The gamed rows are equivalent for a fixed penalty, not for a choice by folds.
-    assert chosen >= 5
+        folds = length_controlled(models[name], difficulty, gamed)
+        if folds.inverse_penalty == penalty:
+            assert folds.win_rate == pytest.approx(target, abs=0.02), name
+        else:
+            missed.append(name)
+    # The gamed rows at hand equal the published ones at a fixed penalty, not fold by fold: for
+    # this model (0.15 points) the folds choose another penalty than the publisher's did.
+    assert missed == ["gpt4_gamed"]
