@@ -30,6 +30,7 @@ log = logging.getLogger("rayonale")
 # kind → "module:attribute" of its Stage. Adding a stage is one file and one line here.
 REGISTRY: dict[str, str] = {
     "tinyworld_pairs": "rayonale.tinyworld.stage:STAGE",
+    "tinyworld_lists": "rayonale.tinyworld.lists:STAGE",
     "ingest": "rayonale.data.ingest:STAGE",
     "reshape": "rayonale.data.reshape:STAGE",
     "goals": "rayonale.enrich.goals:STAGE",

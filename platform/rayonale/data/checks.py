@@ -11,6 +11,7 @@
 | wrong_roles          | invalid  | turns do not alternate, or begin or end with the wrong role |
 | prompts_differ       | invalid  | chosen and rejected do not answer the same prompt          |
 | unknown_choice       | invalid  | the label that says which one is preferred is not one      |
+| lists_differ         | invalid  | not one score for each response of a list                  |
 | chosen_equals_rejected | invalid | nothing is preferred                                      |
 | non_finite_score     | invalid  | NaN, infinite                                              |
 | refused_by_template  | invalid  | the chat template does not take the conversation           |
