@@ -13,7 +13,8 @@ from rayonale import losses, storage
 from rayonale.enrich import reference
 from rayonale.enrich.mismatched import with_mismatched
 from rayonale.records import LABELLED_ROW, RANKED_LIST
-from rayonale.train import references, scoring, shards
+from rayonale.stages import StageContext, StageOutput
+from rayonale.train import references, scoring, shards, stage
 from rayonale.train.batches import collate
 from rayonale.train.examples import REFERENCE, Encoding, columns_of, encode, sequences_of
 from rayonale.train.policy import Policy, check_forward, load_model
@@ -304,3 +305,20 @@ def test_row_types_are_told_by_their_columns() -> None:
     assert row_type_of(["id", "prompt", "responses"]) == "ranked_list"
     with pytest.raises(ValueError, match=r"expected chosen and rejected \(pair\).*found: id, text"):
         row_type_of(["id", "text"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "told"),
+    [
+        ("dpo", "labelled", "reads rows of type 'pair', and chosen, rejected is not in"),
+        ("infonca", "labelled", "reads rows of type 'ranked_list', and responses is not in"),
+        ("kto", "ranked_list", "A reshape stage turns pairs into labelled rows and lists"),
+        ("kto", "labelled", r"mismatched \(a reference_logprobs stage adds it\)"),
+        ("conditioned_sft", "labelled", r"goal \(a goals stage adds it\)"),
+    ],
+)
+def test_rows_of_another_type_are_refused(loss: str, kind: str, told: str, folders: dict) -> None:
+    inputs = {"rows": StageOutput("rows", folders[kind], "abc")}
+    context = StageContext("it", "out", inputs, None, "f", "c", None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=told):
+        stage.require_columns(context, TrainSettings(loss=loss))
