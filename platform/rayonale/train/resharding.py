@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 
 def load(engine: Any, folder: Path, tag: str, *, before: int, world: int) -> None:
@@ -37,16 +38,32 @@ def load(engine: Any, folder: Path, tag: str, *, before: int, world: int) -> Non
     try:
         failed = _convert(folder / tag, place / tag) if first else None
         _raise_together(failed, before, world)
+        decay = [group["weight_decay"] for group in engine.optimizer.param_groups]
         engine._config.load_universal_checkpoint = True
         try:
             engine.load_checkpoint(str(place), tag=tag, load_module_strict=False)
         finally:
             engine._config.load_universal_checkpoint = False
+        _mend(engine, decay)
         if dist.is_initialized():
             dist.barrier()  # all have read
     finally:
         if first:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _mend(engine: Any, decay: list[float]) -> None:
+    """Undo what DeepSpeed 0.19 does to AdamW when it reads the universal format at ZeRO-3.
+
+    It gives all parameters one step counter, which each of them then counts up, and all groups
+    the settings of the first one (weight decay also on norms).
+    """
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in inner.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
+    for group, value in zip(engine.optimizer.param_groups, decay, strict=True):
+        group["weight_decay"] = value
 
 
 def is_whole(engine: Any) -> bool:
