@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from rayonale.evaluate.soft_verdicts import soft_preference, verdict_step
 from rayonale.evaluate.summary import reject
 from rayonale.evaluate.verdicts import PAIRWISE, PAIRWISE_TIE
 from rayonale.generate import finish, stream
+from rayonale.generate.endpoint import EndpointClient, EndpointOptions
 from rayonale.generate.settings import Completion, EngineOptions, Request, Sampling, row_seed
 from rayonale.records import Message, RejectKind
 from rayonale.stages import Settings, StageContext
@@ -52,12 +53,11 @@ _ORDERS = ("ab", "ba")
 _ADDS = pa.schema([(f"answers_{order}", _ANSWER) for order in _ORDERS])
 
 
-class LlmJudge(Settings):
+class PairJudge(Settings):
     """Compares by a language model that sees both responses, in both orders.
 
     Attributes:
         name: what metrics and the report call it.
-        model: the judge, when no stage is read in the role `judge_model`.
         template: prompt with variables prompt, response_1, response_2; the judge's text must end
             in `[RESULT]` and 1 or 2.
         ties: whether the template offers `[RESULT] tie`.
@@ -67,22 +67,18 @@ class LlmJudge(Settings):
         sampling: of the judgement; greedy by default.
         repeats: judgements of each order; more than one needs a temperature above 0.
         seed: of the judgements.
-        engine: how the model is run.
     """
 
-    kind: Literal["llm"]
     name: str = Field("llm", min_length=1)
-    model: str = "tinyworld"
     template: str = "judge_pairwise"
     ties: bool = False
     verdict: Literal["text", "logprobs"] = "text"
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
     repeats: int = Field(1, ge=1)
     seed: int = 0
-    engine: EngineOptions = EngineOptions()
 
     @model_validator(mode="after")
-    def _repeats_differ(self) -> LlmJudge:
+    def _repeats_differ(self) -> PairJudge:
         if self.repeats > 1 and self.sampling.temperature == 0:
             raise ValueError(
                 f"repeats {self.repeats} with temperature 0 would be the same judgement "
@@ -94,6 +90,31 @@ class LlmJudge(Settings):
                 "is: expected ties: false"
             )
         return self
+
+
+class LlmJudge(PairJudge):
+    """A judge that runs here.
+
+    Attributes:
+        model: the judge, when no stage is read in the role `judge_model`.
+        engine: how the model is run.
+    """
+
+    kind: Literal["llm"]
+    model: str = "tinyworld"
+    engine: EngineOptions = EngineOptions()
+
+
+class EndpointJudge(PairJudge):
+    """A judge behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        endpoint: where and how to ask.
+    """
+
+    kind: Literal["endpoint"]
+    name: str = Field("endpoint", min_length=1)
+    endpoint: EndpointOptions
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ def _verdict_alternatives(completion: Completion) -> list[Row]:
 
 
 def judge_pairs(
-    context: StageContext, items: Sequence[Row], judge: LlmJudge
+    context: StageContext, items: Sequence[Row], judge: PairJudge
 ) -> tuple[list[Row], list[Row], Row]:
     """(rows, rejects, facts) of a judge over pairs of responses.
 
@@ -171,33 +192,53 @@ def judge_pairs(
     return rows, rejects, {**facts, "equal_responses": len(items) - len(asked)}
 
 
-def _ask(context: StageContext, items: Sequence[Row], judge: LlmJudge) -> tuple[Iterator[Row], Row]:
+def _ask(
+    context: StageContext, items: Sequence[Row], judge: PairJudge
+) -> tuple[Iterator[Row], Row]:
     """Answers to all questions, in their order, and what is known of the pass."""
     work = storage.join(context.out, storage.WORK, "judges", judge.name)
     questions = storage.join(work, "questions")
     storage.remove(questions)  # cheap, and the same again after a kill
     storage.write_rows(questions, (_question(item, judge) for item in items), _QUESTIONS)
+    answers = storage.join(work, "answers")
+    task = JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict == "logprobs")
+    facts: Row = {
+        "template": judge.template,
+        "prompt_fingerprint": prompts.fingerprint(judge.template),
+    }
+    if isinstance(judge, EndpointJudge):
+        facts |= _ask_endpoint(questions, answers, task, judge, context.fingerprint)
+        return finish.finished(answers), facts
+    assert isinstance(judge, LlmJudge)
     read = context.inputs.get("judge_model")
-    model = judge.model if read is None else read.model
-    pool = context.engines.get(model, judge.engine)
+    pool = context.engines.get(judge.model if read is None else read.model, judge.engine)
     report = stream.generate(
         questions,
-        storage.join(work, "answers"),
-        JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict == "logprobs"),
+        answers,
+        task,
         pool,
         identity=context.fingerprint,
         name=f"{context.name}: {judge.name}",
     )
-    facts = {
-        "model": judge.model if read is None else read.name,
-        "template": judge.template,
-        "prompt_fingerprint": prompts.fingerprint(judge.template),
-        **report.metrics(),
-    }
-    return finish.finished(storage.join(work, "answers")), facts
+    model = judge.model if read is None else read.name
+    return finish.finished(answers), {"model": model, **facts, **report.metrics()}
 
 
-def _question(item: Row, judge: LlmJudge) -> Row:
+def _ask_endpoint(
+    questions: str, answers: str, task: JudgeTask, judge: EndpointJudge, identity: str
+) -> Row:
+    """Have the endpoint answer; what is known of the pass, its cost in this run included."""
+    client = EndpointClient(judge.endpoint)
+    try:
+        report = stream.generate_here(
+            questions, answers, task, client, identity=identity, unit_rows=judge.endpoint.unit_rows
+        )
+    finally:
+        client.close()
+    return {"model": judge.endpoint.served_model, **report.metrics(), **asdict(client.usage)}
+
+
+def _question(item: Row, judge: PairJudge) -> Row:
     prompt = prompt_text(item["prompt"])
     a, b = item["response_a"], item["response_b"]
     return {
@@ -211,7 +252,7 @@ def _question_id(item: Mapping[str, Any]) -> str:
     return f"{item['comparison']}/{item['prompt_id']}/{item['sample']}"
 
 
-def _row(item: Row, judge: LlmJudge, repeat: int) -> Row:
+def _row(item: Row, judge: PairJudge, repeat: int) -> Row:
     return {
         **item,
         "id": f"{item['comparison']}/{judge.name}/{item['prompt_id']}/{item['sample']}/{repeat}",
@@ -221,7 +262,7 @@ def _row(item: Row, judge: LlmJudge, repeat: int) -> Row:
     }
 
 
-def _read(item: Row, answered: Row, judge: LlmJudge, repeat: int) -> tuple[Row | None, Row | None]:
+def _read(item: Row, answered: Row, judge: PairJudge, repeat: int) -> tuple[Row | None, Row | None]:
     """(row, None) or (None, reject) of one repeat."""
     row = _row(item, judge, repeat)
     status = answered[stream.STATUS_COLUMN]

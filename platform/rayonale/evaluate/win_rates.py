@@ -20,7 +20,7 @@ from rayonale.enrich.generation import check_template
 from rayonale.enrich.transcript import prompt_text
 from rayonale.evaluate import scorers, summary
 from rayonale.evaluate.comparisons import ROWS, attributes_column
-from rayonale.evaluate.judges import VARIABLES, LlmJudge, judge_pairs
+from rayonale.evaluate.judges import VARIABLES, EndpointJudge, LlmJudge, PairJudge, judge_pairs
 from rayonale.evaluate.policies import Match, PolicySamples, find, match, read_policies
 from rayonale.evaluate.statistics import outcome
 from rayonale.records import REJECT, RejectKind
@@ -44,7 +44,7 @@ class ScorerJudge(Settings):
     tie_margin: float = Field(0.0, ge=0)
 
 
-Judge = Annotated[ScorerJudge | LlmJudge, Field(discriminator="kind")]
+Judge = Annotated[ScorerJudge | LlmJudge | EndpointJudge, Field(discriminator="kind")]
 
 
 class WinRateSettings(Settings):
@@ -217,7 +217,7 @@ def _responses(policy: PolicySamples, key: str) -> list[str]:
 
 
 def _stop_when_unreadable(
-    judge: ScorerJudge | LlmJudge, readable: int, refused: Sequence[Row], share: float
+    judge: ScorerJudge | PairJudge, readable: int, refused: Sequence[Row], share: float
 ) -> None:
     invalid = [row for row in refused if row["kind"] == RejectKind.INVALID]
     if readable and len(invalid) <= share * (readable + len(invalid)):
@@ -256,7 +256,7 @@ def _result(
         rejects=counted,
         metrics=summary.metrics(details),
         details=details,
-        prompts=sorted({j.template for j in settings.judges if isinstance(j, LlmJudge)}),
+        prompts=sorted({j.template for j in settings.judges if isinstance(j, PairJudge)}),
     )
 
 
@@ -274,7 +274,7 @@ def _validate(settings: WinRateSettings) -> list[str]:
         if isinstance(judge, ScorerJudge) and judge.name not in scorers.SCORERS:
             choices = ", ".join(sorted(scorers.SCORERS))
             problems.append(f"judges.{number}.name: no scorer {judge.name!r}; choices: {choices}")
-        elif isinstance(judge, LlmJudge):
+        elif isinstance(judge, PairJudge):
             told = check_template(judge.template, VARIABLES)
             problems += [f"judges.{number}.{message}" for message in told]
     return problems

@@ -155,6 +155,29 @@ def generate(
     return report
 
 
+def generate_here(
+    rows: str, work: str, task: Task, source: Any, *, identity: str, unit_rows: int
+) -> PassReport:
+    """`generate` without Ray, one unit after another: for a source that is no engine.
+
+    Args:
+        source: has `client()`, whose `generate` is that of `rayonale.generate.client.Client`.
+    """
+    units = cutting.plan(rows, unit_rows)
+    todo = cutting.pending(units, work, {"identity": identity, "unit_rows": unit_rows})
+    total = sum(unit.count for unit in units)
+    report = PassReport(rows=total, rows_resumed=total - sum(unit.count for unit in todo))
+    worker = _UnitWorker(work, task, source)
+    begun = time.monotonic()
+    for unit in todo:
+        line = worker._unit(unit)
+        report.tokens += line["tokens"]
+        report.prompt_tokens += line["prompt_tokens"]
+        report.rejects["rows"] += line["rejects"]
+    report.seconds = report.engine_seconds = time.monotonic() - begun
+    return report
+
+
 def _progress(name: str, done: int, report: PassReport) -> str:
     rate = (done - report.rows_resumed) / max(report.seconds, 1e-9)
     left = (report.rows - done) / max(rate, 1e-9)
