@@ -187,6 +187,15 @@ def test_only_what_changed_runs_again(tmp_path: Path, ray_session: None) -> None
     assert RUNS[5:] == ["numbers"]
 
 
+def test_a_relative_runs_folder_is_found_from_anywhere(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = {"name": "test", "runs": "runs", "stages": {"a": {"kind": "count"}}}
+    output = execution.run(recipe.parse(document, source="recipe.yaml"))["a"]
+    assert output.uri.startswith(f"{tmp_path}/runs/test/a/")
+
+
 def test_a_stage_that_fails_leaves_no_manifest_and_runs_again(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

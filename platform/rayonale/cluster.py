@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -71,6 +72,23 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             resources.get("GPU", 0),
         )
     return dict(ray.cluster_resources())
+
+
+def lasting(uri: str) -> str:
+    """Where outputs named by a relative path go: into a folder that is there after the job.
+
+    The working directory of a submitted job is an unpacked copy that Ray deletes afterwards, so
+    there the path is taken from the home folder of the node's user, and that is told.
+    """
+    if "://" in uri or Path(uri).is_absolute() or "working_dir_files" not in Path.cwd().parts:
+        return uri
+    kept = Path.home() / uri
+    log.warning(
+        "outputs go to %s on the node that runs the driver: the job's own folder is deleted after "
+        "it. Name a place that all nodes see to keep them there (runs=s3://…)",
+        kept,
+    )
+    return str(kept)
 
 
 def require(what: str, count: int, resources: Mapping[str, float]) -> None:

@@ -80,6 +80,7 @@ def run_from_flags(kind: str, arguments: Sequence[str]) -> stages.StageOutput:
     if problems:
         raise ValueError("; ".join(problems))
     cluster.connect()
+    out = cluster.lasting(out)
     with tracking.Tracker(name, out, source="", overrides=()) as tracker, Engines() as engines:
         return stages.run_stage(
             stage, settings, name=name, inputs=inputs, folder=out, engines=engines, tracker=tracker

@@ -32,10 +32,11 @@ def run(
         if force & set(recipe.stages[name].upstream()):
             force.add(name)
     cluster.connect(num_cpus)
+    runs = cluster.lasting(recipe.runs)
     with (
         tracking.Tracker(
             recipe.name,
-            recipe.runs,
+            runs,
             description=recipe.description,
             source=recipe.source,
             overrides=recipe.overrides,
@@ -49,7 +50,7 @@ def run(
                 planned.settings,
                 name=name,
                 inputs=_inputs_of(planned, outputs),
-                folder=storage.join(recipe.runs, recipe.name),
+                folder=storage.join(runs, recipe.name),
                 engines=engines,
                 tracker=tracker,
                 force=name in force,

@@ -41,6 +41,7 @@ REGISTRY: dict[str, str] = {
     "samples": "rayonale.enrich.samples:STAGE",
     "win_rates": "rayonale.evaluate.win_rates:STAGE",
     "margins": "rayonale.evaluate.margins:STAGE",
+    "harness": "rayonale.evaluate.harness:STAGE",
     "report": "rayonale.report.stage:STAGE",
 }
 
@@ -246,7 +247,8 @@ def run_stage(
     """
     check_columns(stage, name, inputs)
     fingerprint = stage_fingerprint(stage, settings, inputs)
-    out = storage.join(folder, name, fingerprint[:16])
+    # Absolute, because Ray Train's workers, and who reads the manifest, may be in other folders.
+    out = storage.join(storage.absolute(folder), name, fingerprint[:16])
     with storage.locked(out):
         return _run_locked(
             stage,
