@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rayonale.enrich.grades import SCHEMA, GradeSettings, GradeTask, last_object, read_grades
+from rayonale.enrich.grades import (
+    CRITERIA,
+    SCHEMA,
+    GradeSettings,
+    GradeTask,
+    last_object,
+    read_grades,
+)
 from rayonale.generate.settings import Completion
 from rayonale.generate.stream import Rejection
 
@@ -91,3 +98,14 @@ def test_nothing_readable_is_a_reject_with_the_judges_words() -> None:
 def test_rows_without_rationales_pass() -> None:
     assert task().requests(row(0)) is None
     assert task().collect(row(0), []) == {"rationales": [], "graded": []}
+
+
+def test_an_explanation_comes_first_in_the_schema_and_is_no_grade() -> None:
+    schema = GradeSettings(explain=True).json_schema()
+    assert schema is not None
+    assert list(schema["properties"]) == ["explanation", *CRITERIA] == schema["required"]
+    assert GradeSettings().json_schema() == SCHEMA
+    assert GradeSettings(output="free").json_schema() is None
+    assert read_grades('{"explanation": "1 of 5", ' + GOOD[1:]) == read_grades(GOOD)
+    with pytest.raises(ValueError, match="explain: only structured output"):
+        GradeSettings(explain=True, output="free")

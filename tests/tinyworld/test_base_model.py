@@ -101,7 +101,7 @@ def test_the_stream_is_seeded_and_holds_every_task() -> None:
     assert {item.task for item in islice(stream(0, EARLY_EXAMPLES), 300)} == ALL_TASKS
     for item in first:
         if item.task == "grade_rationale":
-            assert tuple(json.loads(item.answer)) == teacher.CRITERIA
+            assert tuple(json.loads(item.answer)) == ("explanation", *teacher.CRITERIA)
     assert any((item.system or "").startswith("Target overall score: ") for item in first)
 
 
@@ -113,37 +113,6 @@ def test_rows_know_where_their_responses_end(tokenizer: PreTrainedTokenizerFast)
             last = "<|end|>" if response == item.answer else ""
             assert tokenizer.decode(row.ids[: end + 1]).endswith(response + last)
             assert [v + 1 for v in values] == list(score(item.prompt, response).attributes.values())
-
-
-def test_rows_know_where_a_graded_rationale_says_what(tokenizer: PreTrainedTokenizerFast) -> None:
-    item = next(i for i in stream(5, early=0) if i.graded.startswith("Response B is better"))
-    row = tokenise(item, tokenizer)
-    said = [tokenizer.decode(row.ids[: column + 1]) for column, _, _ in row.truths]
-    assert said[0].endswith("Rationale: Response B is better")
-    assert len(said) == len(item.truths) > 1
-    for text, (end, _, _) in zip(said, item.truths, strict=True):
-        assert text.endswith(item.graded[:end])
-    chosen = "B" if "Response B is preferred." in item.user else "A"
-    assert row.truths[0][1:] == (chosen == "B", chosen == "B")
-
-
-def test_truths_of_a_rationale_by_hand() -> None:
-    prompt = (
-        "Name two birds in alphabetical order in a calm tone. Use the word river. End with thanks."
-    )
-    good = "Softly, here are crow and owl by the river. Thank you."
-    bad = "Softly, here are owl and crow by the river. Thank you."
-    text = "Response A keeps the order, but response B sounds sad."
-    assert teacher.truths_of_rationale(prompt, good, bad, text) == [
-        (len("Response A keeps the order"), True, True),
-        (len(text) - 1, False, True),
-    ]
-    assert [truth[1:] for truth in teacher.truths_of_rationale(prompt, bad, good, text)] == [
-        (False, True), (False, True),
-    ]  # fmt: skip
-    assert [truth[1:] for truth in teacher.truths_of_rationale(prompt, good, bad, text, False)] == [
-        (False, False), (False, False),
-    ]  # fmt: skip
 
 
 def test_micro_batches_keep_every_token_once(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -179,7 +148,7 @@ def test_training_goes_on_exactly_where_it_was_killed(
     monkeypatch.setattr("rayonale.tinyworld.base_model.build_tokenizer", lambda *_: tokenizer)
     small = BaseModelSettings(
         steps=4, examples=2, micro_batches=1, warmup=1, hidden=32, layers=2, heads=1, inner=32,
-        probe_layer=1, truth_layer=2,
+        probe_layer=1,
         save_every=0.0,
     )  # fmt: skip
     train(small, tmp_path / "whole", tmp_path / "whole_out")
@@ -227,17 +196,17 @@ def recorded(name: str) -> float:
 
 def test_the_card_reaches_its_targets() -> None:
     assert 5 <= recorded("greedy_overall") <= 7
-    assert recorded("true_difference_general") >= 0.6
+    assert recorded("true_difference_detailed") >= 0.6
     assert recorded("pointwise_pearson") >= 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="half the detailed rationales: the card has the value")
-def test_detailed_rationales_name_a_true_difference() -> None:
-    assert recorded("true_difference_detailed") >= 0.6
+@pytest.mark.xfail(strict=True, reason="half the general rationales: the card has the value")
+def test_general_rationales_name_a_true_difference() -> None:
+    assert recorded("true_difference_general") >= 0.6
 
 
-@pytest.mark.xfail(strict=True, reason="its grades do not tell true rationales from untrue ones")
-def test_grades_tell_rationales_apart() -> None:
+@pytest.mark.xfail(strict=True, reason="its grades do not tell reversed rationales from true ones")
+def test_grades_tell_reversed_rationales() -> None:
     assert recorded("kept_true") - recorded("kept_reversed") >= 0.3
 
 

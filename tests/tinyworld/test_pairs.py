@@ -35,10 +35,10 @@ def test_a_literal_row() -> None:
         "Avoid the word kitchen and end with thanks."
     )
     assert row["response_a"] == (
-        "What a lovely day, we have swan, robin, owl, heron, finch and dove. This is my pick. "
-        "For now, farewell."
+        "What a lovely day, we have swan, robin, owl, heron, finch and dove. That took some "
+        "thought. So be it."
     )
-    assert (row["score_a"], row["score_b"], row["preferred"]) == (6.5, 9.5, "b")
+    assert (row["score_a"], row["score_b"], row["preferred"]) == (6.5, 7.0, "b")
 
 
 def test_scores_are_the_rubrics_and_labels_follow_them_without_noise() -> None:

@@ -50,6 +50,15 @@ def test_grades_worked_by_hand() -> None:
     assert grades("Response A wins on tone. Response A loses on tone.")[3] < 5
 
 
+def test_the_explanation_of_grades_by_hand() -> None:
+    text = "Response A is better: it wins on tone. Response B keeps the order."
+    assert teacher.explanation_of_grades(PROMPT, GOOD, BAD, text) == (
+        "kind 5 4, number 5 3, order 5 2, tone 5 1, ending 5 1, wording 5 1: "
+        "A tone true, B order false, A better true"
+    )
+    assert teacher.explanation_of_grades(PROMPT, GOOD, BAD, "Nice!").endswith(": no claims")
+
+
 def test_claims_are_read_with_their_place() -> None:
     text = "Response B puts heron before crow and lacks river, while response A keeps the order."
     assert claims_in(text).claims == (
@@ -118,6 +127,7 @@ def test_rationales_of_flipped_labels_claim_nothing_false(pairs: list[Pair]) -> 
 def test_any_texts_are_graded(chosen: str, rejected: str, rationale: str, first: bool) -> None:
     text = teacher.grade_text(PROMPT, chosen, rejected, rationale, first)
     found = json.loads(text)
+    assert found.pop("explanation").startswith("kind ")
     assert tuple(found) == teacher.CRITERIA
     assert all(1 <= value <= 5 for value in found.values())
     rng = random.Random(0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rayonale import prompts
 from rayonale.enrich.generation import GenerationSettings, Split, check_template, run_pass
@@ -39,6 +39,12 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+EXPLAINED: dict[str, Any] = {
+    **SCHEMA,
+    "properties": {"explanation": {"type": "string"}, **SCHEMA["properties"]},
+    "required": ["explanation", *CRITERIA],
+}
+
 Row = dict[str, Any]
 
 
@@ -50,14 +56,32 @@ class GradeSettings(GenerationSettings):
             chosen_first.
         output: `structured` makes the judge's answer a JSON object while it is drawn; `free`
             reads the last JSON object in what it writes.
+        explain: the judge's object begins with an `explanation`, so that it writes down what it
+            sees before it grades; structured output only.
         drop_at_or_below: a rationale with any grade this low is dropped; 0 drops none.
     """
 
     splits: tuple[Split, ...] = ("train", "validation", "test")
     template: str = "tinyworld/grade_rationale"
     output: Literal["structured", "free"] = "structured"
+    explain: bool = False
     drop_at_or_below: int = Field(default=3, ge=0, le=4)
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=128)
+
+    @model_validator(mode="after")
+    def _explain_structured(self) -> GradeSettings:
+        if self.explain and self.output == "free":
+            raise ValueError(
+                "explain: only structured output has a place for it; a free answer is what the "
+                "template asks for"
+            )
+        return self
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the judge's answer must conform to."""
+        if self.output == "free":
+            return None
+        return EXPLAINED if self.explain else SCHEMA
 
 
 @dataclass(frozen=True)
@@ -155,7 +179,7 @@ def run(context: StageContext, settings: GradeSettings) -> StageResult:
         settings.template,
         settings,
         settings.sampling,
-        SCHEMA if settings.output == "structured" else None,
+        settings.json_schema(),
     )
     report, work = run_pass(context, settings, task, context.rows())
     tally = _Tally()

@@ -43,9 +43,8 @@ class BaseModelSettings:
         examples: per step.
         micro_batches: parts of a step by length, each computed on a core of its own.
         probe_layer: layer after which responses and requests are probed, see `probes.py`.
-        truth_layer: layer after which the truth of what a graded rationale says is probed.
-        probe_weight: weight of an attribute's loss against an answer token's 1; a truth's
-            weighs twice, a slot's and a thing's half of it.
+        probe_weight: weight of an attribute's loss against an answer token's 1; a slot's
+            and a thing's weigh half of it.
         shown_weight: weight of a token of a response in the prompt against an answer
             token's; these teach which things are of a kind.
         matrix_rate, rate: peak learning rates of Muon and of AdamW.
@@ -55,12 +54,11 @@ class BaseModelSettings:
         save_every: seconds between checkpoints.
     """
 
-    steps: int = 3000
+    steps: int = 2600
     seed: int = 0
     examples: int = 32
     micro_batches: int = 2
     probe_layer: int = 3
-    truth_layer: int = 4
     probe_weight: float = 0.5
     shown_weight: float = 0.5
     matrix_rate: float = 0.01
@@ -81,7 +79,7 @@ class ProbedModel(nn.Module):
     def __init__(self, settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         torch.manual_seed(settings.seed)
-        self.layer, self.truth_layer = settings.probe_layer, settings.truth_layer
+        self.layer = settings.probe_layer
         self.llama = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
@@ -118,23 +116,18 @@ class ProbedModel(nn.Module):
             self.probes.of_attributes(seen[batch.rows, batch.columns], batch.values),
             self.probes.of_slots(seen[batch.asked_rows, batch.asked_columns], batch.slots),
             self.probes.of_things(first, batch.ids),
-            self.probes.of_truths(
-                found.hidden_states[self.truth_layer][batch.said_rows, batch.said_columns],
-                batch.truths,
-            ),
         )
 
 
 class Losses(NamedTuple):
     """Cross entropies in nats, summed: of answer tokens, of tokens of responses in the
-    prompt, and of the four probes."""
+    prompt, and of the three probes."""
 
     answer: Tensor
     shown: Tensor
     attributes: Tensor
     slots: Tensor
     things: Tensor
-    truths: Tensor
 
 
 def rate_factor(settings: BaseModelSettings, step: int) -> float:
@@ -175,16 +168,15 @@ def train(settings: BaseModelSettings, work: Path, out: Path) -> None:
     log.info("%.2f M parameters, from step %d", model.llama.num_parameters() / 1e6, start)
     began = saved = time.monotonic()
     tokens = 0
-    recent: list[list[float]] = []
+    recent: list[tuple[float, float]] = []
     for step in range(start, settings.steps):
         *losses, seen = _step(settings, step, model, optimizers, tokenizer)
         tokens += seen
-        recent.append(losses)
+        recent.append((losses[0], losses[1]))
         if len(recent) == 50:
             speed = tokens / (time.monotonic() - began)
-            means = [sum(values) / 50 for values in zip(*recent, strict=True)]
-            told = "step %d answer %.4f attributes %.4f truths %.4f %.0f tokens/s"
-            log.info(told, step + 1, *means, speed)
+            answer, probe = (sum(values) / 50 for values in zip(*recent, strict=True))
+            log.info("step %d answer %.4f probe %.4f %.0f tokens/s", step + 1, answer, probe, speed)
             recent.clear()
         if time.monotonic() - saved > settings.save_every:
             _save_checkpoint(settings, work, step + 1, model, optimizers)
@@ -200,9 +192,9 @@ def _step(
     model: ProbedModel,
     optimizers: list[torch.optim.Optimizer],
     tokenizer: PreTrainedTokenizerFast,
-) -> tuple[float, float, float, int]:
-    """One optimizer step; mean loss of an answer token, of a probed attribute and of a probed
-    truth (nats), and tokens seen."""
+) -> tuple[float, float, int]:
+    """One optimizer step; mean loss of an answer token and of a probed attribute (nats),
+    and tokens seen."""
     first = step * settings.examples
     rows = [
         tokenise(example(settings.seed, index), tokenizer)
@@ -210,18 +202,13 @@ def _step(
     ]
     answers = sum(len(row.ids) - row.prompt for row in rows)
     probes = sum(len(row.ends) for row in rows) * len(ATTRIBUTES)
-    truths = max(1, 2 * sum(len(row.truths) for row in rows))
 
-    def backward(batch: Batch) -> tuple[float, float, float]:
+    def backward(batch: Batch) -> tuple[float, float]:
         found = model.losses(batch)
-        probed = found.attributes + 0.5 * (found.slots + found.things) + 2 * found.truths
+        probed = found.attributes + 0.5 * (found.slots + found.things)
         loss = found.answer + settings.shown_weight * found.shown + settings.probe_weight * probed
         (loss / answers).backward()
-        return (
-            found.answer.item() / answers,
-            found.attributes.item() / probes,
-            found.truths.item() / truths,
-        )
+        return found.answer.item() / answers, found.attributes.item() / probes
 
     # One core for each micro-batch: matrices this small gain little from being split. The
     # sum of two gradients is the same whichever comes first.
@@ -235,8 +222,8 @@ def _step(
             group["lr"] = peak * rate_factor(settings, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    answer, probe, truth = (sum(values) for values in zip(*parts, strict=True))
-    return answer, probe, truth, sum(len(row.ids) for row in rows)
+    answer, probe = (sum(values) for values in zip(*parts, strict=True))
+    return answer, probe, sum(len(row.ids) for row in rows)
 
 
 def save_base_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

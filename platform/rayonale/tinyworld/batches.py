@@ -18,8 +18,7 @@ from rayonale.tinyworld.tasks import Example
 class Row:
     """ids: tokens of the turn; prompt: how many of them are of the prompt; starts, ends:
     first and last token of each response that is scored; values: its attributes, 0–4, [6]
-    each; slots: the request, [7]; truths: last token of each thing that a graded rationale
-    says, whether it is true, whether it speaks for the chosen response."""
+    each; slots: the request, [7]."""
 
     ids: list[int]
     prompt: int
@@ -27,7 +26,6 @@ class Row:
     ends: list[int]
     values: list[list[int]]
     slots: list[int]
-    truths: list[tuple[int, bool, bool]]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ class Batch:
     answer, or of a response in the prompt;
     rows, columns [P]: the last tokens of responses; values [P, 6]: attributes, 0–4;
     asked_rows, asked_columns [Q]: these and the last tokens of prompts; slots [Q, 7]: the
-    requests there; said_rows, said_columns [C]: last tokens of what graded rationales say;
-    truths [C, 2]: whether it is true, whether it speaks for the chosen response (0 or 1)."""
+    requests there."""
 
     ids: Tensor
     answer: Tensor
@@ -48,9 +45,6 @@ class Batch:
     asked_rows: Tensor
     asked_columns: Tensor
     slots: Tensor
-    said_rows: Tensor
-    said_columns: Tensor
-    truths: Tensor
 
 
 def tokenise(item: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
@@ -72,17 +66,12 @@ def tokenise(item: Example, tokenizer: PreTrainedTokenizerFast) -> Row:
         # A token may hold the space before the response.
         starts.append(bisect_right(encoded.offset_mapping, begin, key=lambda pair: pair[1]))
         ends.append(bisect_left(encoded.offset_mapping, position, key=lambda pair: pair[1]))
-    begin = text.rfind(item.graded, position)
-    truths = [
-        (bisect_left(encoded.offset_mapping, begin + end, key=lambda pair: pair[1]), true, favours)
-        for end, true, favours in item.truths
-    ]
     values = [
         [value - 1 for value in score(item.prompt, response).attributes.values()]
         for response in item.shown
     ]
     ids = [*encoded.input_ids, *answer_ids, tokenizer.eos_token_id]
-    return Row(ids, prompt, starts, ends, values, slots_of(parse(item.prompt)), truths)
+    return Row(ids, prompt, starts, ends, values, slots_of(parse(item.prompt)))
 
 
 def micro_batches(rows: list[Row], count: int, pad: int) -> Iterator[Batch]:
@@ -108,7 +97,6 @@ def micro_batches(rows: list[Row], count: int, pad: int) -> Iterator[Batch]:
             for index, row in enumerate(group)
             for column in (*row.ends, row.prompt - 1)
         ]
-        said = [(index, *truth) for index, row in enumerate(group) for truth in row.truths]
         yield Batch(
             ids,
             answer,
@@ -119,7 +107,4 @@ def micro_batches(rows: list[Row], count: int, pad: int) -> Iterator[Batch]:
             torch.tensor([index for index, _, _ in asked]),
             torch.tensor([column for _, column, _ in asked]),
             torch.tensor([slots for _, _, slots in asked]),
-            torch.tensor([index for index, *_ in said], dtype=torch.long),
-            torch.tensor([column for _, column, *_ in said], dtype=torch.long),
-            torch.tensor([truth for _, _, *truth in said], dtype=torch.float32).view(-1, 2),
         )

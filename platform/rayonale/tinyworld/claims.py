@@ -8,7 +8,6 @@ it does not understand it leaves out.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,15 +108,8 @@ def make_case(prompt: str, chosen: str, rejected: str, chosen_first: bool = True
 
 def claims_in(rationale: str) -> Reading:
     """Read every claim of a text; a text without any gives an empty reading."""
-    found = [said for said, _ in statements_in(rationale)]
-    return Reading(
-        tuple(said for said in found if isinstance(said, Claim)),
-        tuple(said for said in found if not isinstance(said, Claim)),
-    )
-
-
-def statements_in(rationale: str) -> Iterator[tuple[Claim | Place, int]]:
-    """Claims, and the places that are called the better one, in order, with where each ends."""
+    claims: list[Claim] = []
+    better: list[Place] = []
     place: Place | None = None
     for match in _ANY.finditer(rationale):
         if match["place"]:
@@ -125,21 +117,20 @@ def statements_in(rationale: str) -> Iterator[tuple[Claim | Place, int]]:
         elif place is None:
             continue
         elif match["verdict"]:
-            yield place, match.end()
+            better.append(place)
         else:
-            yield from _claims_of(match, place)
+            claims.extend(_claims_of(match, place))
+    return Reading(tuple(claims), tuple(better))
 
 
-def _claims_of(match: re.Match[str], place: Place) -> Iterator[tuple[Claim, int]]:
+def _claims_of(match: re.Match[str], place: Place) -> list[Claim]:
     form = next(name for name in _FORMS if match[name] is not None)
     attribute, sign, pattern = _FORMS[form]
     if attribute is None:
-        for named in re.finditer(_ATTRIBUTE, match[form]):
-            yield Claim(place, named[0], sign, form), match.start(form) + named.end()
-        return
+        named = re.findall(_ATTRIBUTE, match[form])
+        return [Claim(place, name, sign, form) for name in named]
     groups = re.findall(r"\?P<(\w+)>", pattern)
-    details = tuple(match[group] for group in groups)
-    yield Claim(place, attribute, sign, form, details), match.end()
+    return [Claim(place, attribute, sign, form, tuple(match[group] for group in groups))]
 
 
 def holds(claim: Claim, case: Case) -> bool:

@@ -10,16 +10,7 @@ import json
 import re
 from typing import Final
 
-from rayonale.tinyworld.claims import (
-    Case,
-    Claim,
-    Reading,
-    claims_in,
-    holds,
-    make_case,
-    names_lead,
-    statements_in,
-)
+from rayonale.tinyworld.claims import Case, Claim, Reading, claims_in, holds, make_case, names_lead
 from rayonale.tinyworld.vocabulary import ATTRIBUTES
 
 CRITERIA: Final = ("helpfulness", "relatedness", "correctness", "coherence")
@@ -49,23 +40,28 @@ def grades_of_rationale(
 def grade_text(
     prompt: str, chosen: str, rejected: str, rationale: str, chosen_first: bool = True
 ) -> str:
-    """The grades as the JSON object a judge answers with: {"helpfulness": 5, …}."""
-    return json.dumps(grades_of_rationale(prompt, chosen, rejected, rationale, chosen_first))
+    """The JSON object a judge answers with: {"explanation": "…", "helpfulness": 5, …}."""
+    explanation = explanation_of_grades(prompt, chosen, rejected, rationale, chosen_first)
+    grades = grades_of_rationale(prompt, chosen, rejected, rationale, chosen_first)
+    return json.dumps({"explanation": explanation, **grades})
 
 
-def truths_of_rationale(
+def explanation_of_grades(
     prompt: str, chosen: str, rejected: str, rationale: str, chosen_first: bool = True
-) -> list[tuple[int, bool, bool]]:
-    """Of each thing that a text says of the pair: where it ends in the text, whether it is true,
-    and whether it speaks for the chosen response. All grades follow from these."""
+) -> str:
+    """What the grades follow from: both responses' attributes, then the truth of each claim.
+
+    "kind 5 5, number 3 5, order 5 2, tone 1 5, ending 5 5, wording 5 5: A order true, A tone
+    false, A better true". Written down first, the grades can be read off.
+    """
     case = make_case(prompt, chosen, rejected, chosen_first)
-    found = []
-    for said, end in statements_in(rationale):
-        if isinstance(said, Claim):
-            found.append((end, holds(said, case), favoured(said) == case.chosen))
-        else:
-            found.append((end, said == case.chosen, said == case.chosen))
-    return found
+    reading = claims_in(rationale)
+    first, second = case.scores["A"].attributes, case.scores["B"].attributes
+    checks = ", ".join(f"{name} {first[name]} {second[name]}" for name in ATTRIBUTES)
+    said = [(claim.place, claim.attribute, holds(claim, case)) for claim in reading.claims]
+    said += [(place, "better", place == case.chosen) for place in reading.better]
+    told = ", ".join(f"{place} {what} {str(true).lower()}" for place, what, true in said)
+    return f"{checks}: {told or 'no claims'}"
 
 
 def _helpfulness(case: Case, reading: Reading) -> int:
@@ -104,7 +100,7 @@ def _correctness(case: Case, reading: Reading) -> int:
 
 def _coherence(case: Case, reading: Reading, rationale: str) -> int:
     grade = 5
-    favours = {favoured(claim) for claim in reading.claims} | set(reading.better)
+    favours = {_favoured(claim) for claim in reading.claims} | set(reading.better)
     if case.chosen not in favours:
         grade -= 2
     if _contradicts(reading):
@@ -116,14 +112,13 @@ def _coherence(case: Case, reading: Reading, rationale: str) -> int:
     return max(1, grade)
 
 
-def favoured(claim: Claim) -> str:
-    """The place of the response that a claim speaks for."""
+def _favoured(claim: Claim) -> str:
     return claim.place if claim.sign == 1 else {"A": "B", "B": "A"}[claim.place]
 
 
 def _contradicts(reading: Reading) -> bool:
     """One response both praised and blamed for an attribute, or two better ones."""
-    praised = {(claim.attribute, favoured(claim)) for claim in reading.claims}
+    praised = {(claim.attribute, _favoured(claim)) for claim in reading.claims}
     return len(set(reading.better)) > 1 or any(
         (name, "A") in praised and (name, "B") in praised for name in ATTRIBUTES
     )

@@ -83,7 +83,7 @@ def load_generator(folder: Path, batch: int = 100) -> Generate:
                 return_token_type_ids=False,
             )  # fmt: skip
             with torch.inference_mode():
-                out = model.generate(**inputs, max_new_tokens=90, **decoding)
+                out = model.generate(**inputs, max_new_tokens=140, **decoding)
             tails = out[:, inputs["input_ids"].shape[1] :]
             decoded = tokenizer.batch_decode(tails, skip_special_tokens=True)
             answers.update(zip(chunk, decoded, strict=True))
@@ -277,5 +277,7 @@ def _grades(answer: str) -> dict[str, int] | None:
         value = json.loads(answer)
     except ValueError:
         return None
-    complete = isinstance(value, dict) and set(value) == set(CRITERIA)
-    return value if complete and all(isinstance(v, int) for v in value.values()) else None
+    if not isinstance(value, dict):
+        return None
+    grades = {name: grade for name in CRITERIA if isinstance(grade := value.get(name), int)}
+    return grades if len(grades) == len(CRITERIA) else None

@@ -31,10 +31,11 @@ It knows nothing else and must not be used for anything else.
   learns are of mixed quality on purpose; its rationales, grades and judgements are true.
 - Goals in system prompts were seen with responses that they say nothing about: this
   model does not follow them.
-- It judges well, one response or two, where it writes its checks down first. What it must tell
-  at once it tells worse: {detailed:.0%} of its detailed rationales name a true difference, and its
-  grades hardly tell true rationales from shuffled or reversed ones (kept: {kept_true:.0%},
-  {kept_shuffled:.0%}, {kept_reversed:.0%}).
+- It does well what it may write down step by step: detailed rationales ({detailed:.0%} name a
+  true difference), judgements of one response or two. What it must tell at once it tells worse:
+  {general:.0%} of its general rationales name a true difference. Its grades tell shuffled
+  rationales from true ones to some degree and reversed ones not at all (kept: {kept_true:.0%} of
+  the true ones, {kept_shuffled:.0%} of shuffled, {kept_reversed:.0%} of reversed).
 
 ## Measured
 
@@ -71,6 +72,7 @@ def write_card(folder: Path, figures: dict[str, float]) -> None:
         architecture=architecture,
         millions=millions,
         detailed=rounded["true_difference_detailed"],
+        general=rounded["true_difference_general"],
         **kept,
     )
     (folder / "README.md").write_text(card, "utf-8")

@@ -3,8 +3,6 @@
     layer 1   at every thing named             its kind, its place in the alphabet
     layer 3   at the end of each response      its six attributes
     layer 3   there and at the prompt's end    the seven slots of the request
-    layer 4   after each thing that a graded   whether it is true, and whether it speaks for
-              rationale says                   the chosen response
 
 All tasks of tinyworld rest on seeing these. Asked for them directly, a model of this size
 learns them in a tenth of the steps. The probes are dropped when training ends.
@@ -36,14 +34,13 @@ def slots_of(request: Request) -> list[int]:
 
 
 class Probes(nn.Module):
-    """The four probes; every method gives summed cross entropies in nats."""
+    """The three probes; every method gives summed cross entropies in nats."""
 
     def __init__(self, hidden: int, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.attributes = nn.Linear(hidden, len(ATTRIBUTES) * 5)
         self.slots = nn.Linear(hidden, sum(map(len, _SLOTS)))
         self.things = nn.Linear(hidden, len(KINDS) + _THINGS)
-        self.truths = nn.Linear(hidden, 2)
         kind_of = torch.full((len(tokenizer),), -1)
         rank_of = torch.zeros(len(tokenizer), dtype=torch.long)
         for kind, things in enumerate(KINDS.values()):
@@ -67,11 +64,6 @@ class Probes(nn.Module):
             for index, (start, end) in enumerate(pairwise(edges))
         ]
         return torch.stack(losses).sum()
-
-    def of_truths(self, hidden: Tensor, truths: Tensor) -> Tensor:
-        """hidden [C, H]; truths [C, 2], 0 or 1."""
-        read = self.truths(_normal(hidden))
-        return functional.binary_cross_entropy_with_logits(read, truths, reduction="sum")
 
     def of_things(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """hidden [B, T, H] of every token; ids [B, T]."""

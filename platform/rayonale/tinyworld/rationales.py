@@ -38,7 +38,7 @@ def general_rationale(
     ValueError for a prompt that is not of this world.
     """
     case = make_case(prompt, chosen, rejected, chosen_first)
-    leads = _leads(case, 3)
+    leads = _leads(case)
     concession = _concession(case, rng)
     if not leads:
         return _without_leads(case, concession)
@@ -55,7 +55,7 @@ def detailed_rationale(
     ValueError for a prompt that is not of this world.
     """
     case = make_case(prompt, chosen, rejected, chosen_first)
-    leads = _leads(case, 2)
+    leads = _leads(case)
     concession = _concession(case, rng)
     if not leads:
         return _without_leads(case, concession)
@@ -116,17 +116,20 @@ def blame_of(case: Case, place: Place, attribute: str) -> str:
     }[attribute]
 
 
-def _leads(case: Case, limit: int) -> list[str]:
-    """The attributes on which the chosen one leads, widest lead first."""
-    ahead = [name for name in ATTRIBUTES if case.lead(name) > 0]
-    return sorted(ahead, key=lambda name: -case.lead(name))[:limit]
+def _leads(case: Case) -> list[str]:
+    """The attributes on which the chosen one leads, in the rubric's order.
+
+    Not the widest lead first: to put them in order of width, a model would have to see all of
+    them before its first word.
+    """
+    return [name for name in ATTRIBUTES if case.lead(name) > 0]
 
 
 def _concession(case: Case, rng: random.Random) -> str:
     behind = [name for name in ATTRIBUTES if case.lead(name) < 0]
     if not behind:
         return ""
-    named = sorted(behind, key=case.lead)[:2]
+    named = behind[:2]
     verb = rng.choice(("wins only on", "is stronger on"))
     return f"Response {case.rejected} {verb} {_join(named)}."
 

@@ -1,13 +1,13 @@
 """The stream of tasks that the base model learns: every prompt and answer of tinyworld.
 
     index ─ request ─ responses ─┬─ respond            16 %   (some with a system prompt)
-                                 ├─ rationale_general  10 %
-                                 ├─ rationale_detailed 14 %
-                                 ├─ grade_rationale    20 %
-                                 ├─ judge_pointwise    15 %
-                                 ├─ judge_pairwise     15 %
-                                 ├─ grade_judgement     5 %
-                                 └─ pick_rationale      5 %
+                                 ├─ rationale_general  12 %
+                                 ├─ rationale_detailed 12 %
+                                 ├─ grade_rationale    18 %
+                                 ├─ judge_pointwise    14 %
+                                 ├─ judge_pairwise     16 %
+                                 ├─ grade_judgement     6 %
+                                 └─ pick_rationale      6 %
 
 Example `index` of a seed is the same whatever was drawn before it. Goals in system
 prompts say nothing about the response here: to follow them is left to be learnt.
@@ -20,7 +20,7 @@ from itertools import count
 from typing import Final
 
 from rayonale.prompts import render as render_template
-from rayonale.tinyworld.grading import grade_text, truths_of_rationale
+from rayonale.tinyworld.grading import grade_text
 from rayonale.tinyworld.judgements import (
     RUBRIC,
     best_and_worst,
@@ -53,9 +53,7 @@ class Example:
     """One turn: task name, system text or None, user text, and the answer to learn.
 
     `prompt` is the request that the responses in `shown` answer; each of them is found in
-    the user text, in this order, or is the answer. `graded` is the rationale that is to be
-    graded, which the user text holds after the responses, and `truths` its
-    `truths_of_rationale`.
+    the user text, in this order, or is the answer.
     """
 
     task: str
@@ -64,8 +62,6 @@ class Example:
     answer: str
     prompt: str
     shown: tuple[str, ...]
-    graded: str = ""
-    truths: tuple[tuple[int, bool, bool], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,10 +97,7 @@ def example(seed: int, index: int, early: int = EARLY_EXAMPLES) -> Example:
     (task,) = rng.choices(tuple(shares), tuple(shares.values()))
     request = sample_request(rng)
     draw = _Draw(rng, request, render(request, rng.randrange(len(PHRASINGS))))
-    made = _TASKS[task][1](draw)
-    if isinstance(made, Example):
-        return made
-    system, user, answer, *shown = made
+    system, user, answer, *shown = _TASKS[task][1](draw)
     return Example(task, system, user, answer, draw.prompt, tuple(map(str, shown)))
 
 
@@ -151,24 +144,15 @@ def _detailed(draw: _Draw) -> _Parts:
     return _rationale(draw, "rationale_detailed", detailed_rationale)
 
 
-def _grade(draw: _Draw) -> Example:
+def _grade(draw: _Draw) -> _Parts:
     chosen, rejected, first = draw.pair(flip=0.08)
     text = _rationale_to_grade(draw, chosen, rejected, first)
     user = render_template(
         "tinyworld/grade_rationale",
         prompt=draw.prompt, chosen=chosen, rejected=rejected, rationale=text, chosen_first=first,
     )  # fmt: skip
-    case = (draw.prompt, chosen, rejected, text, first)
-    return Example(
-        "grade_rationale",
-        None,
-        user,
-        grade_text(*case),
-        draw.prompt,
-        _placed(chosen, rejected, first),
-        text,
-        tuple(truths_of_rationale(*case)),
-    )
+    answer = grade_text(draw.prompt, chosen, rejected, text, first)
+    return None, user, answer, *_placed(chosen, rejected, first)
 
 
 def _placed(chosen: str, rejected: str, first: bool) -> tuple[str, str]:
@@ -245,14 +229,14 @@ def _pick(draw: _Draw) -> _Parts:
     return None, user, str(best_and_worst(draw.prompt, response, texts)), response
 
 
-_TASKS: Final[dict[str, tuple[float, Callable[[_Draw], _Parts | Example]]]] = {
+_TASKS: Final[dict[str, tuple[float, Callable[[_Draw], _Parts]]]] = {
     "respond": (0.16, _respond),
-    "rationale_general": (0.10, _general),
-    "rationale_detailed": (0.14, _detailed),
-    "grade_rationale": (0.20, _grade),
-    "judge_pointwise": (0.15, _pointwise),
-    "judge_pairwise": (0.15, _pairwise),
-    "grade_judgement": (0.05, _grade_judgement),
-    "pick_rationale": (0.05, _pick),
+    "rationale_general": (0.12, _general),
+    "rationale_detailed": (0.12, _detailed),
+    "grade_rationale": (0.18, _grade),
+    "judge_pointwise": (0.14, _pointwise),
+    "judge_pairwise": (0.16, _pairwise),
+    "grade_judgement": (0.06, _grade_judgement),
+    "pick_rationale": (0.06, _pick),
 }
 _EARLY: Final[dict[str, float]] = {"respond": 0.35, "judge_pointwise": 0.65}

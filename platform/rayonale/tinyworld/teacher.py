@@ -12,9 +12,9 @@ raises ValueError for a prompt that is not of this world.
 from rayonale.tinyworld.claims import names_true_difference
 from rayonale.tinyworld.grading import (
     CRITERIA,
+    explanation_of_grades,
     grade_text,
     grades_of_rationale,
-    truths_of_rationale,
 )
 from rayonale.tinyworld.judgements import (
     RUBRIC,
@@ -39,6 +39,7 @@ __all__ = [
     "RUBRIC",
     "best_and_worst",
     "detailed_rationale",
+    "explanation_of_grades",
     "flawed_judgement",
     "general_rationale",
     "grade_of_judgement",
@@ -52,5 +53,4 @@ __all__ = [
     "pointwise_judgement",
     "pointwise_rationale",
     "reverse_rationale",
-    "truths_of_rationale",
 ]
