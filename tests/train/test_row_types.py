@@ -119,7 +119,9 @@ def test_mismatched_by_hand() -> None:
 
     rows = [row("a", "1"), row("a", "2"), row("v", "9", "test"), row("b", "3"), row("c", "4")]
     found = [r["mismatched"] and r["mismatched"][0]["content"] for r in with_mismatched(rows)]
-    assert found == ["3", "3", None, "4", "1"]  # never of one's own prompt or of another split
+    # Never of one's own prompt; of another split only where there is no other.
+    assert found == ["3", "3", "3", "4", "1"]
+    assert with_mismatched(rows[:2])[0]["mismatched"] is None
 
 
 # --- layout ----------------------------------------------------------------------------------

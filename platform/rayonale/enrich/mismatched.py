@@ -5,32 +5,37 @@
     1     Name a tree.      oak          red           ← of row 2
     2     Name a colour.    red          robin, wren   ← of row 0
 
-A row's mismatched response is that of the next row (in a circle) that has another prompt and is
-of the same split. It is fixed before training, so that its log-probability under the reference
-can be stored, and a batch's estimate depends on the batch's rows alone.
+A row's mismatched response is that of the next row (in a circle) that has another prompt, of the
+same split where there is one. It is fixed before training, so that its log-probability under the
+reference can be stored, and a batch's estimate depends on the batch's rows alone. No gradient
+passes through it, so one of another split teaches nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 MISMATCHED = "mismatched"
 
 
 def with_mismatched(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the column `mismatched`; None where no other row of the split has another prompt.
-
-    Looks at no more rows than share a prompt, one after the other.
-    """
-    circles: dict[Any, list[int]] = {}
+    """Rows with the column `mismatched`; None where all rows have one prompt."""
+    found = []
     for place, row in enumerate(rows):
-        circles.setdefault(row.get("split"), []).append(place)
-    found: list[dict[str, Any]] = [{**row, MISMATCHED: None} for row in rows]
-    for circle in circles.values():
-        for step, place in enumerate(circle):
-            others = (circle[(step + away) % len(circle)] for away in range(1, len(circle)))
-            other = next((o for o in others if rows[o]["prompt"] != rows[place]["prompt"]), None)
-            if other is not None:
-                found[place][MISMATCHED] = rows[other]["response"]
+        after = chain(range(place + 1, len(rows)), range(place))
+        others = (rows[o] for o in after if rows[o]["prompt"] != row["prompt"])
+        other = _first_of_split(others, row.get("split"))
+        found.append({**row, MISMATCHED: other and other["response"]})
     return found
+
+
+def _first_of_split(rows: Iterable[Mapping[str, Any]], split: Any) -> Mapping[str, Any] | None:
+    """The first row of a split; where there is none, the first."""
+    first = None
+    for row in rows:
+        if row.get("split") == split:
+            return row
+        first = first or row
+    return first
