@@ -98,12 +98,17 @@ def test_a_conversation_that_the_template_refuses_is_told(pool: EnginePool) -> N
 def test_structured_output_is_json_of_the_schema(pool: EnginePool) -> None:
     schema = {
         "type": "object",
-        "properties": {"grade": {"type": "integer", "enum": [1, 2, 3]}},
-        "required": ["grade"],
+        "properties": {
+            "grade": {"type": "integer", "enum": [1, 2, 3]},
+            "other": {"type": "integer", "enum": [4]},
+        },
+        "required": ["grade", "other"],
         "additionalProperties": False,
     }
     for each in pool.generate([request(i) for i in range(4)], SAMPLING, json_schema=schema):
-        assert json.loads(each.text)["grade"] in (1, 2, 3)
+        found = json.loads(each.text)
+        assert found["grade"] in (1, 2, 3)
+        assert each.text == json.dumps(found)  # with the blanks that models are used to
 
 
 def test_log_probability_of_a_greedy_text_is_that_of_its_tokens(pool: EnginePool) -> None:

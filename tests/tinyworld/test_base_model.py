@@ -129,9 +129,9 @@ def test_micro_batches_keep_every_token_once(tokenizer: PreTrainedTokenizerFast)
 
 
 def test_rate_warms_up_stays_and_falls_to_zero() -> None:
-    settings_ = BaseModelSettings(steps=100, warmup=10, decay=0.3)
-    found = [rate_factor(settings_, step) for step in (0, 9, 50, 70, 85, 100)]
-    assert found == pytest.approx([0.1, 1, 1, 1, 0.5, 0])
+    settings_ = BaseModelSettings(steps=100, warmup=10, decay=0.3, late_steps=10, late_rate=0.4)
+    found = [rate_factor(settings_, step) for step in (0, 9, 50, 70, 85, 100, 105, 110)]
+    assert found == pytest.approx([0.1, 1, 1, 1, 0.5, 0.4, 0.2, 0])
 
 
 def test_orthogonalise_gives_singular_values_near_one() -> None:
@@ -147,8 +147,8 @@ def test_training_goes_on_exactly_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("rayonale.tinyworld.base_model.build_tokenizer", lambda *_: tokenizer)
     small = BaseModelSettings(
-        steps=4, examples=2, micro_batches=1, warmup=1, hidden=32, layers=2, heads=1, inner=32,
-        probe_layer=1,
+        steps=3, late_steps=1, examples=2, micro_batches=1, warmup=1, hidden=32, layers=2, heads=1,
+        inner=32,         probe_layer=1,
         save_every=0.0,
     )  # fmt: skip
     train(small, tmp_path / "whole", tmp_path / "whole_out")
@@ -174,7 +174,7 @@ def test_training_goes_on_exactly_where_it_was_killed(
     with pytest.raises(ValueError, match="found settings .*expected"):
         train(dataclasses.replace(small, rate=1.0), tmp_path / "work", tmp_path / "out")
     with pytest.raises(ValueError, match="past the start of the decay"):
-        train(dataclasses.replace(small, steps=3), tmp_path / "work", tmp_path / "out")
+        train(dataclasses.replace(small, steps=2), tmp_path / "work", tmp_path / "out")
 
 
 def test_the_shipped_model_is_small_and_whole() -> None:

@@ -94,8 +94,7 @@ def engine_arguments(model: str, options: EngineOptions, gpu: bool) -> dict[str,
         ),
         "generation_config": "vllm",  # the model's own must not alter the sampling
         "disable_log_stats": True,
-        # a weak model fills the blanks that JSON allows for ever
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": "xgrammar"},
         "seed": 0,
     }
     if options.max_num_batched_tokens is not None:

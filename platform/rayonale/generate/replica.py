@@ -103,10 +103,12 @@ class Replica:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        from rayonale.generate import structure
+
         greedy = sampling.temperature == 0
         structured = None
         if json_schema is not None:
-            structured = StructuredOutputsParams(json=json_schema)
+            structured = StructuredOutputsParams(grammar=structure.grammar(json_schema))
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=1.0 if greedy else sampling.top_p,

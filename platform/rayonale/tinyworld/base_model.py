@@ -39,7 +39,9 @@ class BaseModelSettings:
     """Everything that the trained weights depend on, `save_every` apart.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps on varied rationales.
+        late_steps: steps after these on rationales that begin with the chosen response (see
+            `tasks.example`), at rates that begin again with `late_rate` of the peaks.
         examples: per step.
         micro_batches: parts of a step by length, each computed on a core of its own.
         probe_layer: layer after which responses and requests are probed, see `probes.py`.
@@ -55,6 +57,8 @@ class BaseModelSettings:
     """
 
     steps: int = 2600
+    late_steps: int = 500
+    late_rate: float = 0.4
     seed: int = 0
     examples: int = 32
     micro_batches: int = 2
@@ -131,7 +135,9 @@ class Losses(NamedTuple):
 
 
 def rate_factor(settings: BaseModelSettings, step: int) -> float:
-    """Warm-up, flat, then linear to 0 over the last `decay` of the steps."""
+    """Warm-up, flat, linear to 0 over the last `decay` of the steps; then the late steps."""
+    if step >= settings.steps:
+        return settings.late_rate * (1 - (step - settings.steps) / settings.late_steps)
     left = (settings.steps - step) / (settings.steps * settings.decay)
     return min(1.0, (step + 1) / settings.warmup, left)
 
@@ -169,7 +175,7 @@ def train(settings: BaseModelSettings, work: Path, out: Path) -> None:
     began = saved = time.monotonic()
     tokens = 0
     recent: list[tuple[float, float]] = []
-    for step in range(start, settings.steps):
+    for step in range(start, settings.steps + settings.late_steps):
         *losses, seen = _step(settings, step, model, optimizers, tokenizer)
         tokens += seen
         recent.append((losses[0], losses[1]))
@@ -197,7 +203,7 @@ def _step(
     and tokens seen."""
     first = step * settings.examples
     rows = [
-        tokenise(example(settings.seed, index), tokenizer)
+        tokenise(example(settings.seed, index, late=settings.steps * settings.examples), tokenizer)
         for index in range(first, first + settings.examples)
     ]
     answers = sum(len(row.ids) - row.prompt for row in rows)

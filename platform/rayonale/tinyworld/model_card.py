@@ -33,9 +33,10 @@ It knows nothing else and must not be used for anything else.
   model does not follow them.
 - It does well what it may write down step by step: detailed rationales ({detailed:.0%} name a
   true difference), judgements of one response or two. What it must tell at once it tells worse:
-  {general:.0%} of its general rationales name a true difference. Its grades tell shuffled
-  rationales from true ones to some degree and reversed ones not at all (kept: {kept_true:.0%} of
-  the true ones, {kept_shuffled:.0%} of shuffled, {kept_reversed:.0%} of reversed).
+  {general:.0%} of its general rationales name a true difference. It often confuses which response
+  is A and which is B, so its grades hardly tell shuffled rationales from true ones, and reversed
+  ones not at all (kept: {kept_true:.0%} of the true ones, {kept_shuffled:.0%} of shuffled,
+  {kept_reversed:.0%} of reversed).
 
 ## Measured
 

@@ -19,8 +19,9 @@ _GENERAL: Final = (
     "Response {c} is better: it wins on {leads}.",
     "Response {c} is the better one. Response {r} falls short on {leads}.",
     "I find that response {c} is better, since it does better on {leads}.",
-    "Response {r} loses on {leads}, so response {c} is better.",
 )
+# That names the rejected response first: see `varied` below.
+_GENERAL_VARIED: Final = (*_GENERAL, "Response {r} loses on {leads}, so response {c} is better.")
 _NAIVE: Final = (
     "I like response {c} because it is so nice and fun!",
     "Response {c} is my favorite, it makes me smile!",
@@ -30,29 +31,47 @@ _NAIVE: Final = (
 
 
 def general_rationale(
-    prompt: str, chosen: str, rejected: str, rng: random.Random, chosen_first: bool = True
+    prompt: str,
+    chosen: str,
+    rejected: str,
+    rng: random.Random,
+    chosen_first: bool = True,
+    *,
+    varied: bool = False,
 ) -> str:
     """Which attributes speak for the chosen response, without details.
 
     Where nothing speaks for it (a flipped label, equal responses) it says so.
     ValueError for a prompt that is not of this world.
+
+    Args:
+        chosen_first: whether the chosen response was shown as response A.
+        varied: the rejected response may be named first. A small model learns what to say from
+            such texts, but of whom only from those that begin with the chosen one.
     """
     case = make_case(prompt, chosen, rejected, chosen_first)
     leads = _leads(case)
     concession = _concession(case, rng)
     if not leads:
         return _without_leads(case, concession)
-    text = rng.choice(_GENERAL).format(c=case.chosen, r=case.rejected, leads=_join(leads))
+    text = rng.choice(_GENERAL_VARIED if varied else _GENERAL).format(
+        c=case.chosen, r=case.rejected, leads=_join(leads)
+    )
     return f"{text} {concession}" if concession and rng.random() < 0.5 else text
 
 
 def detailed_rationale(
-    prompt: str, chosen: str, rejected: str, rng: random.Random, chosen_first: bool = True
+    prompt: str,
+    chosen: str,
+    rejected: str,
+    rng: random.Random,
+    chosen_first: bool = True,
+    *,
+    varied: bool = False,
 ) -> str:
     """What the two responses do, attribute by attribute, on what the chosen one does better.
 
-    Where nothing speaks for it (a flipped label, equal responses) it says so.
-    ValueError for a prompt that is not of this world.
+    Arguments and errors are those of `general_rationale`.
     """
     case = make_case(prompt, chosen, rejected, chosen_first)
     leads = _leads(case)
@@ -64,7 +83,8 @@ def detailed_rationale(
     blame = [blame_of(case, case.rejected, name) for name in leads]
     good = f"esponse {case.chosen} {' and '.join(praise)}"
     bad = f"esponse {case.rejected} {' and '.join(blame)}"
-    text = rng.choice((f"R{good}, but r{bad}.", f"R{bad}, while r{good}."))
+    forms = (f"R{good}, but r{bad}.", f"R{bad}, while r{good}.")
+    text = rng.choice(forms) if varied else forms[0]
     return f"{text} {concession}" if concession and rng.random() < 0.3 else text
 
 

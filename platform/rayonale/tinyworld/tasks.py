@@ -69,6 +69,7 @@ class _Draw:
     rng: random.Random
     request: Request
     prompt: str
+    varied: bool = False
 
     def response(self, quality: float | None = None) -> str:
         return write_response(self.request, self.rng, quality)
@@ -87,16 +88,20 @@ class _Draw:
                 return (*pair, self.rng.random() < 0.5)
 
 
-def example(seed: int, index: int, early: int = EARLY_EXAMPLES) -> Example:
+def example(seed: int, index: int, early: int = EARLY_EXAMPLES, late: int | None = None) -> Example:
     """The example with this index in the stream of this seed.
 
-    The first `early` examples are of two tasks only.
+    The first `early` examples are of two tasks only. Before `late` (None: everywhere) rationales
+    are varied in form; from there on they begin with the chosen response, and more of the
+    examples are rationales and grades.
     """
     rng = random.Random(f"tinyworld tasks {seed} {index}")
+    is_late = late is not None and index >= late
     shares = _EARLY if index < early else {name: s for name, (s, _) in _TASKS.items()}
+    shares = _LATE if is_late else shares
     (task,) = rng.choices(tuple(shares), tuple(shares.values()))
     request = sample_request(rng)
-    draw = _Draw(rng, request, render(request, rng.randrange(len(PHRASINGS))))
+    draw = _Draw(rng, request, render(request, rng.randrange(len(PHRASINGS))), not is_late)
     system, user, answer, *shown = _TASKS[task][1](draw)
     return Example(task, system, user, answer, draw.prompt, tuple(map(str, shown)))
 
@@ -132,7 +137,7 @@ def _rationale(draw: _Draw, name: str, write: Callable[..., str]) -> _Parts:
         f"tinyworld/{name}",
         prompt=draw.prompt, chosen=chosen, rejected=rejected, chosen_first=first,
     )  # fmt: skip
-    answer = write(draw.prompt, chosen, rejected, draw.rng, first)
+    answer = write(draw.prompt, chosen, rejected, draw.rng, first, varied=draw.varied)
     return None, user, answer, *_placed(chosen, rejected, first)
 
 
@@ -165,15 +170,17 @@ def _rationale_to_grade(draw: _Draw, chosen: str, rejected: str, first: bool) ->
     write = rng.choice((general_rationale, detailed_rationale))
     control = rng.random()
     if control < 0.4:
-        return write(draw.prompt, chosen, rejected, rng, first)
+        return write(draw.prompt, chosen, rejected, rng, first, varied=draw.varied)
     if control < 0.55:
-        return write(draw.prompt, chosen, draw.response(), rng, first)
+        return write(draw.prompt, chosen, draw.response(), rng, first, varied=draw.varied)
     if control < 0.72:
-        return reverse_rationale(write(draw.prompt, chosen, rejected, rng, first))
+        text = write(draw.prompt, chosen, rejected, rng, first, varied=draw.varied)
+        return reverse_rationale(text)
     if control < 0.94:
         request = sample_request(rng)
         other = _Draw(rng, request, render(request))
-        return write(other.prompt, *other.pair()[:2], rng, rng.random() < 0.5)
+        pair = other.pair()[:2]
+        return write(other.prompt, *pair, rng, rng.random() < 0.5, varied=draw.varied)
     return naive_rationale(rng, first)
 
 
@@ -238,5 +245,15 @@ _TASKS: Final[dict[str, tuple[float, Callable[[_Draw], _Parts]]]] = {
     "judge_pairwise": (0.16, _pairwise),
     "grade_judgement": (0.06, _grade_judgement),
     "pick_rationale": (0.06, _pick),
+}
+_LATE: Final[dict[str, float]] = {
+    "respond": 0.12,
+    "rationale_general": 0.17,
+    "rationale_detailed": 0.22,
+    "grade_rationale": 0.23,
+    "judge_pointwise": 0.08,
+    "judge_pairwise": 0.10,
+    "grade_judgement": 0.04,
+    "pick_rationale": 0.04,
 }
 _EARLY: Final[dict[str, float]] = {"respond": 0.35, "judge_pointwise": 0.65}
