@@ -57,6 +57,8 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             ray.init(**quiet)
             submitted_code.check_nodes()
         else:
+            # By default workers, and with them engines, stand back behind Ray's own processes.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(
                 "local",  # never one that happens to run on this machine
                 num_cpus=num_cpus,
