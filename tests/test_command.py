@@ -76,3 +76,9 @@ def test_a_job_is_a_command(tmp_path: Path) -> None:
     )
     assert found.returncode == 0, found.stderr
     assert "size: 17" in found.stdout
+
+
+@pytest.mark.parametrize("kind", sorted(stages.REGISTRY))
+def test_every_stage_has_a_job(kind: str) -> None:
+    jobs = [path.read_text("utf-8") for path in (REPOSITORY / "jobs").glob("*.py")]
+    assert sum(f'stage_main("{kind}")' in text for text in jobs) == 1
