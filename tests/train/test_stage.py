@@ -252,3 +252,12 @@ def test_a_smaller_limit_is_a_subset(
         ids[limit] = set(stage.shards.TokenRows([shard], ("chosen",)).column("id"))
     assert [len(ids[limit]) for limit in (8, 0.5, None)] == [8, 28, 56]
     assert ids[8] < ids[0.5] < ids[None]
+
+
+def test_more_scorers_than_the_machine_holds_are_refused(
+    ray_session: None, micro_model: str, rows: str, tmp_path: Path
+) -> None:
+    """Work given to a scorer that is never placed would wait for ever."""
+    settings = reference.ReferenceSettings(model=micro_model, rows_per_chunk=10, workers=5)
+    with pytest.raises(ValueError, match="5 x 1 CPU asked for, 2 there"):
+        reference.run(context("reference", tmp_path, rows), settings)

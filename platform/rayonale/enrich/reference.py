@@ -225,7 +225,8 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
     from ray.util import ActorPool
 
     resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if job.use_gpu else {})
-    cluster.require(f"{name}: scorers", 1, resources)
+    count = min(settings.workers, len(todo))
+    cluster.require(f"{name}: scorers", count, resources)  # work given to one that waits, waits too
     actor = ray.remote(Scorer).options(
         num_cpus=settings.cpus_per_worker,
         num_gpus=1 if job.use_gpu else 0,
@@ -233,7 +234,7 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
         max_task_retries=3,
         runtime_env={"env_vars": dict(PATIENT_THREADS)},
     )
-    actors = [actor.remote(job) for _ in range(min(settings.workers, len(todo)))]
+    actors = [actor.remote(job) for _ in range(count)]
     pool = ActorPool(actors)
     total, done, tokens = sum(chunk.rows for chunk in todo), 0, 0
     started = told = time.monotonic()
