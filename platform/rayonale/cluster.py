@@ -59,6 +59,8 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
         else:
             # By default workers, and with them engines, stand back behind Ray's own processes.
             os.environ.setdefault("RAY_worker_niceness", "0")
+            # Started for an empty runtime environment, they would never be given work.
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
             ray.init(
                 "local",  # never one that happens to run on this machine
                 num_cpus=num_cpus,

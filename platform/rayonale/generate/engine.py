@@ -9,7 +9,8 @@ What is special on CPU (vLLM 0.32):
 - the engine runs inside the process (`VLLM_ENABLE_V1_MULTIPROCESSING=0`): half the start-up time;
 - a seed per request needs whole prompts (`enable_chunked_prefill=False`);
 - `reload_weights` leaves the packed copy of embedding-like layers (a tied LM head) as it was in
-  float32, so these are packed again (`_repack`).
+  float32, so these are packed again (`_repack`);
+- the nucleus is found without sorting the vocabulary (`nucleus.py`).
 """
 
 from __future__ import annotations
@@ -197,6 +198,10 @@ class Engine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         arguments = engine_arguments(self._loaded.path, self._options, gpu)
+        if not gpu:
+            from rayonale.generate import nucleus
+
+            nucleus.install()
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
 
     def _turn(self) -> bool:

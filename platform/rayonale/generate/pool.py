@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from rayonale import cluster, models
+from rayonale.generate import warm_up
 from rayonale.generate.client import Client
 from rayonale.generate.engine import architecture
 from rayonale.generate.replica import Replica
@@ -135,8 +136,10 @@ class Engines:
             weights.path,
             "GPU" if gpu else "CPU",
         )
+        warming = warm_up.begin()
         try:
             _wait(replicas, options, _actor_options(options, gpu))
+            warm_up.finish(warming)
         except BaseException:
             for replica in replicas:
                 ray.kill(replica)

@@ -31,7 +31,7 @@ log = logging.getLogger("rayonale")
 
 STATUS = pa.struct([("kind", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 STATUS_COLUMN = "_reject"  # column of the unit files: null for rows that go on
-_IN_FLIGHT = 3  # units a replica works on at once, beside those that fill its batch
+_IN_FLIGHT = 12  # units a replica works on at once, beside those that fill its batch
 _REPORT_S = 5.0
 
 
@@ -190,11 +190,7 @@ def _progress(name: str, done: int, report: PassReport) -> str:
 
 def _numbers(todo: list[Unit], work: str, task: Task, pool: EnginePool) -> Iterator[dict[str, int]]:
     """Run the units over Ray Data; yields each unit's counts as it is written."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for logger in ("ray.data", "ray.data._internal.progress"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+    quiet()
     in_flight = _units_in_flight(todo, pool)
     # The units themselves are the items: no read tasks, and a block is a handful of numbers.
     items = [asdict(unit) for unit in todo]
@@ -212,6 +208,15 @@ def _numbers(todo: list[Unit], work: str, task: Task, pool: EnginePool) -> Itera
     )
     for line in dataset.iter_rows():
         yield {key: int(value) for key, value in line.items()}
+
+
+def quiet() -> None:
+    """Have Ray Data print nothing of its own: a pass tells its progress itself."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for logger in ("ray.data", "ray.data._internal.progress"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 def _units_in_flight(todo: list[Unit], pool: EnginePool) -> int:
