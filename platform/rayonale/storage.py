@@ -152,16 +152,21 @@ def parquet_files(folder: str) -> list[str]:
     return [fs.unstrip_protocol(f) if "://" in folder else f for f in found]
 
 
+_ROWS_AS_DICTS = 256  # that a writer holds before they become Arrow
+
+
 class ParquetWriter:
     """Appends rows to a folder as numbered Parquet files of at most `rows_per_file` rows.
 
-    Bounded memory: at most `rows_per_file` rows are held. Use as a context manager; leaving
-    it on an error discards the unfinished file only.
+    Bounded memory: at most `rows_per_file` rows are held, as Arrow but for the last few. Use as
+    a context manager; leaving it on an error discards the unfinished file only.
     """
 
     def __init__(self, folder: str, schema: pa.Schema, rows_per_file: int = 5_000) -> None:
         self._folder, self._schema, self._rows_per_file = folder, schema, rows_per_file
         self._buffer: list[dict[str, Any]] = []
+        self._tables: list[pa.Table] = []  # of the file to come; a fraction of the dicts' size
+        self._held = 0  # rows in them
         self._files = 0
         self.rows = 0
 
@@ -172,15 +177,24 @@ class ParquetWriter:
             raise ValueError(f"{self._folder}: columns {sorted(unknown)} not in the schema")
         self._buffer.append(row)
         self.rows += 1
-        if len(self._buffer) >= self._rows_per_file:
+        if self._held + len(self._buffer) >= self._rows_per_file:
             self.flush()
+        elif len(self._buffer) >= _ROWS_AS_DICTS:
+            self._compact()
 
     def flush(self) -> None:
         """Write what is buffered as one file."""
-        if self._buffer:
-            table = pa.Table.from_pylist(self._buffer, schema=self._schema)
+        self._compact()
+        if self._tables:
+            table = pa.concat_tables(self._tables)
             write_table(join(self._folder, f"part-{self._files:05d}.parquet"), table)
             self._files += 1
+            self._tables, self._held = [], 0
+
+    def _compact(self) -> None:
+        if self._buffer:
+            self._tables.append(pa.Table.from_pylist(self._buffer, schema=self._schema))
+            self._held += len(self._buffer)
             self._buffer = []
 
     def __enter__(self) -> ParquetWriter:
@@ -212,18 +226,23 @@ def write_rows(folder: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -
 def dataset(folder: str) -> pads.Dataset:
     """The folder as an Arrow data set (lazy).
 
+    It remembers each file's metadata once it was read, so to stream many files use `read_rows`.
+
     Raises:
         ValueError: the folder holds no Parquet file.
     """
+    arrow, paths = _arrow_files(folder)
+    factory = pads.FileSystemDatasetFactory(arrow, paths, pads.ParquetFileFormat())
+    # Of all files: by the first one alone, columns of later ones would be lost.
+    return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
+
+
+def _arrow_files(folder: str) -> tuple[pafs.FileSystem, list[str]]:
     files = parquet_files(folder)
     if not files:
         raise ValueError(f"{folder}: no Parquet files found")
     fs, _ = filesystem(folder)
-    paths = [fs._strip_protocol(f) for f in files]
-    arrow = pafs.PyFileSystem(pafs.FSSpecHandler(fs))
-    factory = pads.FileSystemDatasetFactory(arrow, paths, pads.ParquetFileFormat())
-    # Of all files: by the first one alone, columns of later ones would be lost.
-    return factory.finish(factory.inspect(promote_options="permissive", fragments=None))
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), [fs._strip_protocol(f) for f in files]
 
 
 def schema(folder: str) -> pa.Schema:
@@ -233,12 +252,19 @@ def schema(folder: str) -> pa.Schema:
 
 def count(folder: str) -> int:
     """Number of rows in a folder."""
-    return int(dataset(folder).count_rows()) if parquet_files(folder) else 0
+    if not parquet_files(folder):
+        return 0
+    arrow, paths = _arrow_files(folder)
+    return sum(pq.read_metadata(path, filesystem=arrow).num_rows for path in paths)
 
 
 def read_rows(
     folder: str, columns: list[str] | None = None, batch_size: int = 1_024
 ) -> Iterator[dict[str, Any]]:
-    """Stream rows in file order, `batch_size` at a time."""
-    for batch in dataset(folder).to_batches(columns=columns, batch_size=batch_size):
-        yield from batch.to_pylist()
+    """Stream rows in file order, `batch_size` at a time; memory does not grow with the files."""
+    found = schema(folder)
+    arrow, paths = _arrow_files(folder)
+    for path in paths:
+        one = pads.FileSystemDatasetFactory(arrow, [path], pads.ParquetFileFormat()).finish(found)
+        for batch in one.to_batches(columns=columns, batch_size=batch_size):
+            yield from batch.to_pylist()

@@ -54,7 +54,7 @@ def split(
         storage.write_rows(storage.join(out, storage.REJECTS), rejected(), records.REJECT)
     if rows.rows == 0:  # an empty folder could not be told from a missing one
         storage.write_rows(storage.join(out, storage.ROWS), [], schema)
-    total = storage.dataset(work).count_rows()
+    total = storage.count(work)
     lost = total - rows.rows - sum(n for reasons in counts.values() for n in reasons.values())
     assert lost == 0, f"{work}: {lost} of {total} rows are neither in rows nor in rejects"
     return rows.rows, counts
