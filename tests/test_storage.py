@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rayonale import storage
@@ -94,3 +95,16 @@ def test_a_folder_is_kept_from_other_processes_until_its_holder_is_gone(tmp_path
     holder.wait()
     with storage.locked(folder):
         pass
+
+
+def test_a_writer_keeps_order_and_file_sizes_across_its_buffers(tmp_path: Path) -> None:
+    """700 rows, at most 300 a file, turned into Arrow 256 at a time."""
+    schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
+    given = [{"n": n, "text": None if n % 7 else str(n)} for n in range(700)]
+    with storage.ParquetWriter(str(tmp_path / "x"), schema, rows_per_file=300) as writer:
+        for row in given:
+            writer.write(row)
+    files = storage.parquet_files(str(tmp_path / "x"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [300, 300, 100]
+    assert list(storage.read_rows(str(tmp_path / "x"))) == given
+    assert storage.count(str(tmp_path / "x")) == 700
