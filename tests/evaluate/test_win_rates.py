@@ -223,5 +223,10 @@ def test_too_many_unreadable_verdicts_stop_the_stage(
     # four tokens are never enough for a verdict
     judge = {**TINYWORLD, "model": str(tinyworld_model), "sampling": {"max_tokens": 4}}
     settings = WinRateSettings.model_validate({"judges": [judge], "max_unreadable": 0.2})
+    where = context(tmp_path, outputs, engines)
     with pytest.raises(ValueError, match=r"40 of 40 pairs left out.*unreadable_cut_off 40"):
-        run(context(tmp_path, outputs, engines), settings)
+        run(where, settings)
+    # with 1 none is too many: every pair is a reject, and there is no win rate
+    result = run(where, settings.model_copy(update={"max_unreadable": 1.0}))
+    assert result.details["win_rates"] == [] and rows_of(where) == []
+    assert len(rejects_of(where)) == 40

@@ -59,7 +59,7 @@ class WinRateSettings(Settings):
         level: confidence level of intervals.
         seed: of the bootstrap.
         max_unreadable: share of an LLM judge's pairs that may be unreadable before the stage
-            stops.
+            stops; with 1 it never does, and a judge that read none has no win rate.
     """
 
     comparisons: tuple[tuple[str, str], ...] | None = None
@@ -220,7 +220,13 @@ def _stop_when_unreadable(
     judge: ScorerJudge | PairJudge, readable: int, refused: Sequence[Row], share: float
 ) -> None:
     invalid = [row for row in refused if row["kind"] == RejectKind.INVALID]
-    if readable and len(invalid) <= share * (readable + len(invalid)):
+    if (readable or share == 1) and len(invalid) <= share * (readable + len(invalid)):
+        if not readable:
+            log.warning(
+                "judge %r could read none of %d pairs: there is no win rate by it",
+                judge.name,
+                len(invalid),
+            )
         return
     reasons = Counter(row["reason"] for row in invalid).most_common(3)
     example = f"; for example: {invalid[0]['detail'][:300]}" if invalid else ""
