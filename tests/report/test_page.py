@@ -162,6 +162,15 @@ def test_a_stage_that_reports_nothing_breaks_nothing(tmp_path: Path, kind: str) 
     assert "lineage" in page.sections()
 
 
+def test_a_judge_that_read_nothing_is_told_of(tmp_path: Path) -> None:
+    details = {"win_rates": [], "judges": [{"judge": "tiny", "kind": "llm"}]}
+    stage = write_stage(tmp_path, "compared", "win_rates", rows_in=9, rows_out=0, details=details)
+    page, html = report(tmp_path, [stage])
+    assert page.sections()[0] == "result" and "answers" not in page.sections()
+    assert "There is no win rate: no comparison has a verdict of tiny that can be read." in html
+    assert "whole interval" not in html
+
+
 def test_dropped_rationales_are_counted_with_the_kept_ones(
     tmp_path: Path, stages: list[StageOutput]
 ) -> None:

@@ -13,11 +13,13 @@ from rayonale.stages import StageOutput
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Answers out of the comparisons' rows; None without comparisons."""
+    """Answers out of the comparisons' rows; None where nothing was compared."""
     stages = [stage for stage in evidence.of_kind("win_rates") if has_rows(stage)]
     if not stages:
         return None
     wanted = _prompts(stages, evidence.limits.answers)
+    if not wanted:
+        return None
     cards: dict[str, dict[str, Any]] = {}
     for stage in stages:
         for row in storage.read_rows(stage.rows):

@@ -11,10 +11,18 @@ from rayonale.report.page import Section, render
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Cards of claims: one a question, with every judge's answer."""
+    """Cards of claims: one a question, with every judge's answer; or that no judge had one."""
     entries = evidence.table("win_rates", "win_rates")
-    if not entries:
+    judges = [fact["judge"] for fact in evidence.table("win_rates", "judges")]
+    if not entries and not judges:
         return None
+    if not entries:
+        told = [
+            f"There is no win rate: no comparison has a verdict of {' or '.join(judges)} that can "
+            "be read. Rows and rejects has the reasons, with examples."
+        ]
+        html = render("sections/headline.html.jinja", cards={}, told=told)
+        return Section("result", "Result", html, [])
     exact = frozenset(name for name, entry in SCORERS.items() if entry.exact)
     found = claims(entries, trained(evidence), exact)
     cards: dict[str, list[Claim]] = {}
