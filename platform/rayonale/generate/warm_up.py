@@ -40,12 +40,10 @@ def _run() -> None:
 
     try:
         stream.quiet()
-        ray.data.from_items([{"x": 0}]).map_batches(_imports, num_cpus=0).take_all()
+        ray.data.from_items([{"x": 0}]).map_batches(_same, num_cpus=0).take_all()
     except Exception as error:  # only a head start is lost
         log.debug("Ray Data was not warmed up: %s", error)
 
 
-def _imports(batch: dict[str, Any]) -> dict[str, Any]:
-    from rayonale.enrich import rationales  # noqa: F401
-
+def _same(batch: dict[str, Any]) -> dict[str, Any]:
     return batch
