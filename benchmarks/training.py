@@ -7,10 +7,11 @@
 Both sides get the same token lists, model (6.8 M parameters, random), dtype, threads, global
 batch, optimiser and schedule, and run one after the other, each in a process of its own. TRL is
 1.16.0 (requirements/parity.txt, installed into `.parity/`), with and without log-probabilities of
-the reference computed ahead, at the batch size and row order (random, or grouped by length) that
-a short sweep finds fastest, without gradient checkpointing, which is slower; its leanest set-up is
-measured for memory. `pairs/s` is rows of an epoch over the seconds of the reference pass and of
-the steps; tokenising is on neither side. `peak` is the largest resident size of the process.
+the reference computed ahead, at the batch size, row order (random, or grouped by length) and
+gradient checkpointing that a short sweep finds fastest, and at its default batch size of 8; its
+leanest set-up is measured for memory. `pairs/s` is rows of an epoch over the seconds of the
+reference pass and of the steps; tokenising and loading models are on neither side. `peak` is the
+largest resident size of the process.
 The HH-RLHF sample is read from RAYONALE_TEST_DATA or --data.
 """
 
@@ -29,7 +30,8 @@ from training_sides import ROOT, Bench, answer, port
 
 SPEED = {"dpo": 4.0, "rdpo": 3.0}  # times TRL's, wanted
 MEMORY, LOSS, SCALING, LINEAR = 0.6, 1e-4, 0.9, 0.1
-MICRO = (2, 4, 8, 16)
+MICRO = (1, 2, 4, 8)
+DEFAULT = {"micro": 8, "grouped": False, "checkpointing": False}
 SWEEP_STEPS, PARITY_STEPS = 2, 100
 
 
@@ -70,35 +72,42 @@ def verdict(reached: bool) -> str:
 
 
 def best_of(bench: Bench, data: str, loss: str) -> dict[str, Any]:
-    """TRL's fastest batch size and row order here, from a few steps of each."""
+    """TRL's fastest settings here, from a few steps of each."""
     found = {}
     for micro in MICRO:
-        for grouped in (False, True):
-            options = trl_settings(micro=micro, grouped=grouped, precompute=False)
-            seen = bench.run("trl", data, loss, **{**options, "steps": SWEEP_STEPS})
-            found[micro, grouped] = seen["pairs"] / seen["cpu_seconds"]
-    micro, grouped = max(found, key=lambda key: found[key])
-    told = ", ".join(f"{m}{' grouped' if g else ''} {r:.1f}" for (m, g), r in found.items())
+        for grouped in (False, True) if micro > 1 else (False,):
+            for checkpointing in (False, True):
+                options = {"micro": micro, "grouped": grouped, "checkpointing": checkpointing}
+                asked = trl_settings(**options, precompute=False)
+                seen = bench.run("trl", data, loss, **{**asked, "steps": SWEEP_STEPS})
+                found[named(options)] = (seen["pairs"] / seen["cpu_seconds"], options)
+    told = ", ".join(f"{name} {rate:.2f}" for name, (rate, _) in found.items())
     print(f"\nTRL on {data}, {loss}, by batch size (pairs a CPU second): {told}", flush=True)
-    return {"micro": micro, "grouped": grouped}
+    return max(found.values(), key=lambda pair: pair[0])[1]
+
+
+def named(options: dict[str, Any]) -> str:
+    """`8 grouped checkpointed`."""
+    grouped = " grouped" if options["grouped"] else ""
+    return f"{options['micro']}{grouped}{' checkpointed' if options['checkpointing'] else ''}"
 
 
 def side_by_side(bench: Bench, data: str, loss: str) -> bool:
     """A table of one data set and loss; whether the targets are reached."""
     best = bench.arguments.trl_batch or best_of(bench, data, loss)
     steps = {"steps": bench.arguments.steps} if bench.arguments.steps < PARITY_STEPS else {}
-    named = {
+    sides = {
         "TRL, reference ahead": trl_settings(**best, precompute=True),
         "TRL, reference beside": trl_settings(**best, precompute=False),
+        "TRL, default batch": trl_settings(**DEFAULT, precompute=True),
         "TRL, leanest": trl_settings(micro=1, precompute=True, checkpointing=True),
     }
     found = {"ours": bench.run("ours", data, loss, **steps)}
-    for name, options in named.items():
+    for name, options in sides.items():
         lean = {"steps": SWEEP_STEPS} if name.endswith("leanest") else {}
         found[name] = bench.run("trl", data, loss, **{**steps, **options, **lean})
     print(f"{loss} on {data}: {found['ours']['pairs']} pairs, batch 32, {bench.arguments.dtype}, "
-          f"{bench.arguments.threads} thread(s); TRL at batch {best['micro']}"
-          f"{' grouped by length' if best['grouped'] else ''}")  # fmt: skip
+          f"{bench.arguments.threads} thread(s); TRL at batch {named(best)}")  # fmt: skip
     columns = ("pairs/s", 9), ("reference", 11), ("steps", 9), ("CPU s", 8), ("peak MiB", 10)
     print(" " * 24 + "".join(f"{name:>{width}}" for name, width in columns) + "  over start")
     for name, seen in found.items():
@@ -107,7 +116,7 @@ def side_by_side(bench: Bench, data: str, loss: str) -> bool:
             f"{seen['train_seconds']:7.1f} s{seen['cpu_seconds']:8.1f}{seen['peak_mib']:10.0f}"
             f"{seen['peak_mib'] - seen['start_mib']:12.0f}"
         )
-    ours = found.pop("ours")
+    ours, default = found.pop("ours"), found["TRL, default batch"]
     fastest = max(found, key=lambda name: found[name]["rate"])
     ratio = ours["rate"] / found[fastest]["rate"]
     memory = ours["peak_mib"] / found[fastest]["peak_mib"]
@@ -117,7 +126,9 @@ def side_by_side(bench: Bench, data: str, loss: str) -> bool:
     print(
         f"against {fastest}: {ratio:.2f} × pairs/s ({work:.2f} × per CPU second), wanted ≥ "
         f"{SPEED[loss]}: {verdict(ratio >= SPEED[loss])}; {memory:.2f} × peak memory, wanted ≤ "
-        f"{MEMORY}: {verdict(memory <= MEMORY)}; padding {ours['padding']:.1%}",
+        f"{MEMORY}: {verdict(memory <= MEMORY)}; padding {ours['padding']:.1%}\n"
+        f"against its default batch of {DEFAULT['micro']}: {ours['rate'] / default['rate']:.2f} × "
+        f"pairs/s, {ours['peak_mib'] / default['peak_mib']:.2f} × peak memory",
         flush=True,
     )
     return ratio >= SPEED[loss] and memory <= MEMORY
@@ -166,9 +177,11 @@ def scaling(bench: Bench) -> bool:
     return share >= SCALING and off <= LINEAR
 
 
-def grouped_batch(text: str) -> dict[str, Any]:
-    """`8` or `8g` of the command line."""
-    return {"micro": int(text.removesuffix("g")), "grouped": text.endswith("g")}
+def asked_batch(text: str) -> dict[str, Any]:
+    """`8`, `8g`, `1c` or `8gc` of the command line."""
+    number = text.rstrip("gc")
+    flags = text.removeprefix(number)
+    return {"micro": int(number), "grouped": "g" in flags, "checkpointing": "c" in flags}
 
 
 def install(folder: Path) -> None:
@@ -191,8 +204,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--trl-batch",
-        type=grouped_batch,
-        help="TRL's batch size, with `g` grouped by length; no sweep",
+        type=asked_batch,
+        help="TRL's batch size, `g` grouped by length, `c` with checkpointing; no sweep",
     )
     parser.add_argument("--parity", type=Path, default=ROOT / ".parity")
     default = os.environ.get("RAYONALE_TEST_DATA", ROOT.parent / "shared" / "data")

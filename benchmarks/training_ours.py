@@ -60,11 +60,11 @@ def train(spec: dict[str, Any], rank: int, world: int, device: Any) -> dict[str,
     )
     loss = loop.losses.get(settings.loss.name)
     rows = TokenRows([spec["shard"]], loss.sequences)
-    started, busy = time.monotonic(), time.process_time()
+    reference = reference_cpu = 0.0
     if loss.reference:
-        shard = with_reference(rows, spec, Path(sys.argv[1]).with_suffix(f".{rank}.arrow"))
-        rows = TokenRows([shard], loss.sequences)
-    reference, reference_cpu = time.monotonic() - started, time.process_time() - busy
+        out = Path(sys.argv[1]).with_suffix(f".{rank}.arrow")
+        reference, reference_cpu = with_reference(rows, spec, out)
+        rows = TokenRows([str(out)], loss.sequences)
     steps = spec["steps"] or -(-len(rows) // settings.batch_pairs)
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=steps, seed=0)
     live = engine.start(
@@ -101,8 +101,12 @@ def train(spec: dict[str, Any], rank: int, world: int, device: Any) -> dict[str,
     }
 
 
-def with_reference(rows: Any, spec: dict[str, Any], out: Path) -> str:
-    """The shard with the reference's columns, computed as the reference stage does."""
+def with_reference(rows: Any, spec: dict[str, Any], out: Path) -> tuple[float, float]:
+    """Write the shard with the reference's columns, computed as the reference stage does.
+
+    Returns:
+        Seconds, and CPU seconds, without those of loading the model (as on TRL's side).
+    """
     import pyarrow as pa
 
     from rayonale.enrich.reference import Job, Scorer
@@ -114,16 +118,19 @@ def with_reference(rows: Any, spec: dict[str, Any], out: Path) -> str:
         dtype=spec["dtype"],
         threads=spec["threads"],
         use_gpu=False,
-        micro_batch_tokens=spec.get("reference_tokens", 2_048),
+        micro_batch_tokens=None,
         out="",
     )
-    found = Scorer(job).logprobs(rows.take(range(len(rows))))
+    scorer = Scorer(job)
+    started, busy = time.monotonic(), time.process_time()
+    found = scorer.logprobs(rows.take(range(len(rows))))
+    spent = time.monotonic() - started, time.process_time() - busy
     table = pa.ipc.open_file(pa.memory_map(spec["shard"])).read_all()
     for name in found[0]:
         table = table.append_column(name, pa.array([row[name] for row in found], pa.float32()))
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    return str(out)
+    return spent
 
 
 def wait_for(folder: str) -> None:

@@ -14,16 +14,22 @@ ALL = ("chosen", "rejected", "rationale")
 
 
 def test_the_device_chooses() -> None:
-    assert attention.choose("auto", "cpu") == "sdpa"
+    assert attention.choose("auto", "cpu") == "trees"
     assert attention.choose("auto", "cuda") == "flex"
     assert attention.choose("sdpa", "cuda") == "sdpa"
-    assert attention.told("auto", "cpu") == "sdpa (auto, on cpu)"
+    assert attention.choose("sdpa", "cpu") == "sdpa"
+    assert attention.told("auto", "cpu") == "trees (auto, on cpu)"
     assert attention.told("sdpa", "cuda") == "sdpa (by setting)"
 
 
 def test_flex_is_refused_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="flex has no backward pass on a CPU"):
         attention.choose("flex", "cpu")
+
+
+def test_trees_are_refused_on_a_gpu() -> None:
+    with pytest.raises(ValueError, match="trees runs on a CPU, found cuda"):
+        attention.choose("trees", "cuda")
 
 
 def test_kernels_follow_the_same_mask() -> None:
@@ -66,5 +72,5 @@ def test_flex_gives_the_same_log_probabilities(
         for kernel in ("sdpa", "flex"):
             model = load_model(micro_model, "float32", 2_048, kernel).eval()
             assert model.config._attn_implementation == attention.IMPLEMENTATION[kernel]
-            found[kernel] = Policy(model, kernel)(**inputs)
+            found[kernel] = Policy(model)(**inputs)
     assert torch.allclose(found["sdpa"], found["flex"], rtol=1e-5, atol=1e-3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rayonale import losses, storage
-from rayonale.train import policy, scoring
+from rayonale.train import policy, scoring, tree_attention
 from rayonale.train.attention import dense_mask
 from rayonale.train.batches import ALIGN, collate
 from rayonale.train.examples import Encoding, columns_of, encode
@@ -70,7 +70,7 @@ def test_packing_leaves_little_padding(examples) -> None:
 
 def test_a_model_that_ignores_the_mask_is_refused(model, examples, monkeypatch) -> None:
     def causal(kernel: str, tree: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        return dense_mask(torch.zeros_like(tree), torch.zeros_like(segment))
+        return tree_attention.runs(torch.zeros_like(tree), torch.zeros_like(segment))
 
     monkeypatch.setattr(policy.attention, "mask", causal)
     with pytest.raises(ValueError, match="does not follow a 4-D mask"):

@@ -233,7 +233,7 @@ def gradient(
     )
     total = 0.0
     for micro in [m for mine in parts for m in mine]:
-        batch = scoring.batch_of(rows, micro, loss, loss.sequences, "float32")
+        batch = scoring.batch_of(rows, micro, loss, loss.sequences, settings=settings, device=CPU)
         value = tally.add(scoring.score(engine, batch, loss, CPU, ahead), batch, loss, settings)
         value.backward()
         total += value.item()

@@ -53,7 +53,7 @@ class ReferenceSettings(Settings):
         workers: actors, each with a copy of the model.
         cpus_per_worker: cores that one reserves, and threads that it uses without a GPU.
         use_gpu: None takes GPUs when the cluster has any.
-        micro_batch_tokens: computed at once.
+        micro_batch_tokens: computed at once; by default as many as in training.
         rows_per_chunk: rows of one output file; what a killed run does again at most.
         max_length, max_prompt_length: tokens; rows over them are left out and counted.
     """
@@ -64,7 +64,7 @@ class ReferenceSettings(Settings):
     workers: int = Field(default=1, gt=0)
     cpus_per_worker: int = Field(default=1, gt=0)
     use_gpu: bool | None = None
-    micro_batch_tokens: int = Field(default=8_192, gt=0)
+    micro_batch_tokens: int | None = Field(default=None, gt=0)
     rows_per_chunk: int = Field(default=1_000, gt=0)
     max_length: int = Field(default=2_048, gt=1)
     max_prompt_length: int | None = Field(default=None, gt=0)
@@ -79,7 +79,7 @@ class Job:
     dtype: str
     threads: int
     use_gpu: bool
-    micro_batch_tokens: int
+    micro_batch_tokens: int | None
     out: str
 
 
@@ -89,6 +89,7 @@ class Scorer:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from rayonale.train import attention
         from rayonale.train.policy import Policy, load_model
 
         if not job.use_gpu:
@@ -96,7 +97,9 @@ class Scorer:
         self.job = job
         self.device = torch.device("cuda" if job.use_gpu else "cpu")
         self.tokenizer = job.encoding.tokenizer()
-        model = load_model(job.encoding.model, job.dtype, job.encoding.max_length)
+        kernel = attention.choose("auto", self.device.type)
+        self.one_row = kernel in attention.ONE_ROW
+        model = load_model(job.encoding.model, job.dtype, job.encoding.max_length, kernel)
         self.policy = Policy(model).to(self.device).eval()
 
     def run(self, chunk: Chunk) -> dict[str, Any]:
@@ -132,19 +135,22 @@ class Scorer:
 
         from rayonale.train.batches import ALIGN, collate
         from rayonale.train.plan import micro_batches
+        from rayonale.train.scoring import DEFAULT_MICRO_BATCH_TOKENS
 
         found: list[dict[str, Any]] = [{} for _ in examples]
         if not examples:
             return found
         sequences = self.job.encoding.sequences
         costs = [cost_of(example, sequences) for example in examples]
-        (mine,) = micro_batches(
-            range(len(examples)), costs, world=1, max_tokens=self.job.micro_batch_tokens
-        )
+        most = self.job.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS[self.device.type]
+        (mine,) = micro_batches(range(len(examples)), costs, world=1, max_tokens=most)
         with torch.no_grad():
             for micro in mine:
                 batch = collate(
-                    [examples[row] for row in micro.rows], sequences, align=ALIGN[self.job.dtype]
+                    [examples[row] for row in micro.rows],
+                    sequences,
+                    align=ALIGN[self.job.dtype],
+                    one_row=self.one_row,
                 )
                 logprob = self.policy(**batch.inputs(self.device)).cpu()
                 for name in sequences:

@@ -1,36 +1,45 @@
 """Attention over packed trees: one interface, a kernel for CPUs and one for CUDA.
 
+    trees  computes what is visible and no more, without a mask (`tree_attention.py`); CPU only
     sdpa   PyTorch's scaled dot product with a boolean mask [B, 1, L, L]; runs anywhere
     flex   FlexAttention: compiled, skips blocks of 128 × 128 in which no token sees another, and
            never makes the mask; on a CPU it has no backward pass
 
-Both follow `visible`: who sees whom is said once. Legend as in `batches.py`.
+The last two follow `visible`: who sees whom is said once. Legend as in `batches.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-Kernel = Literal["sdpa", "flex"]
+Kernel = Literal["trees", "sdpa", "flex"]
 
 # What Transformers calls them.
-IMPLEMENTATION = {"sdpa": "sdpa", "flex": "flex_attention"}
-AUTO: dict[str, Kernel] = {"cpu": "sdpa", "cuda": "flex"}
+IMPLEMENTATION: dict[Kernel, str] = {
+    "trees": "rayonale_trees",
+    "sdpa": "sdpa",
+    "flex": "flex_attention",
+}
+AUTO: dict[str, Kernel] = {"cpu": "trees", "cuda": "flex"}
+# Kernels for which a batch is one row without padding; for others rows are as long as a tree.
+ONE_ROW: tuple[Kernel, ...] = ("trees",)
 
 
 def choose(setting: str, device: str) -> Kernel:
     """The kernel for a device type (`cpu`, `cuda`).
 
     Raises:
-        ValueError: `flex` on a CPU.
+        ValueError: `flex` on a CPU, `trees` on a GPU.
     """
-    if setting == "auto":
-        return AUTO[device]
     if setting == "flex" and device == "cpu":
         raise ValueError(
-            "attention: flex has no backward pass on a CPU; expected auto or sdpa, or a GPU"
+            "attention: flex has no backward pass on a CPU; expected auto, trees or sdpa, or a GPU"
         )
-    return "flex" if setting == "flex" else "sdpa"
+    if setting == "trees" and device != "cpu":
+        raise ValueError(
+            f"attention: trees runs on a CPU, found {device}; expected auto, flex or sdpa"
+        )
+    return AUTO[device] if setting == "auto" else cast(Kernel, setting)
 
 
 def told(setting: str, device: str) -> str:
@@ -55,7 +64,17 @@ def visible(query: tuple[Any, Any, Any], key: tuple[Any, Any, Any]) -> Any:
 
 def mask(kernel: Kernel, tree: Any, segment: Any) -> Any:
     """What the kernel takes as its mask, from tree and segment numbers [B, L]."""
+    if kernel == "trees":
+        from rayonale.train import tree_attention
+
+        return tree_attention.runs(tree, segment)
     return block_mask(tree, segment) if kernel == "flex" else dense_mask(tree, segment)
+
+
+def kernel_of(model: Any) -> Kernel:
+    """The kernel that a model was loaded with."""
+    name = model.config._attn_implementation
+    return next(kernel for kernel, called in IMPLEMENTATION.items() if called == name)
 
 
 def dense_mask(tree: Any, segment: Any) -> Any:

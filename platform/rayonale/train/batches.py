@@ -90,6 +90,7 @@ def collate(
     values: Sequence[str] = (),
     filler: bool = False,
     align: int = 1,
+    one_row: bool = False,
 ) -> Batch:
     """Lay out rows (token lists by column name, as in a shard) as one packed batch.
 
@@ -98,6 +99,7 @@ def collate(
         values: numeric columns to pass on.
         filler: the rows only fill a worker's turn; their weight is 0.
         align: trees start at multiples of so many tokens; see `ALIGN`.
+        one_row: all trees in one row without padding; else in rows as long as the longest tree.
     """
     trees: list[Tree] = []
     index: dict[str, list[Any]] = {name: [] for name in sequences}
@@ -122,7 +124,7 @@ def collate(
                 index[PROMPT].append(own)
             trees.append(Tree(row[prompt], responses, own))
     return Batch(
-        **_lay_out(trees, align),
+        **_lay_out(trees, align, one_row),
         sequence={name: _tensor(found, -1, torch.int64) for name, found in index.items()},
         length={
             name: _tensor([_predicted(name, row[name]) for row in rows], 1, torch.float32)
@@ -157,13 +159,13 @@ def _tensor(rows: list[Any], padding: int, dtype: torch.dtype) -> Tensor:
     return torch.tensor(rows, dtype=dtype)
 
 
-def _lay_out(trees: list[Tree], align: int) -> dict[str, Tensor]:
+def _lay_out(trees: list[Tree], align: int, one_row: bool) -> dict[str, Tensor]:
     lengths = [
         -(-tree_length(len(t.prompt), [len(r) for _, r in t.responses]) // align) * align
         for t in trees
     ]
-    bins = first_fit(lengths)
-    shape = (len(bins), max(lengths))
+    bins = [list(range(len(trees)))] if one_row else first_fit(lengths)
+    shape = (len(bins), max(sum(lengths[tree] for tree in members) for members in bins))
     tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     tree_ids, segments = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
     predictor: list[int] = []

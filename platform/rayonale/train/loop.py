@@ -100,7 +100,9 @@ def train(
                 rows, numbers, settings, sequences=loss.sequences, world=world, device=device
             )
             for micro in parts[rank]:
-                batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
+                batch = batch_of(
+                    rows, micro, loss, loss.sequences, settings=settings, device=device
+                )
                 scores = score(engine, batch, loss, device, ahead)
                 value = tally.add(scores, batch, loss, settings)
                 # The engine averages over workers; our counts are global already.
@@ -158,7 +160,7 @@ def validate(
     ahead = look_ahead(engine, rows, numbers, loss, settings, device=device, rank=rank, world=world)
     parts = split(rows, numbers, settings, sequences=loss.sequences, world=world, device=device)
     for micro in parts[rank]:
-        batch = batch_of(rows, micro, loss, loss.sequences, settings.dtype)
+        batch = batch_of(rows, micro, loss, loss.sequences, settings=settings, device=device)
         tally.add(score(engine, batch, loss, device, ahead), batch, loss, settings)
     return tally.reduced(device)[0]
 

@@ -16,8 +16,11 @@ from rayonale.train import attention
 from rayonale.train.attention import Kernel
 from rayonale.train.batches import Batch
 
-# Float32 logits that exist at once, in bytes; the head works through response tokens in chunks.
-HEAD_BYTES = 1 << 28
+# Float32 logits of a micro-batch that are kept for the backward pass, in bytes; more are computed
+# again, chunk by chunk.
+HEAD_BYTES = 1 << 27
+# Logits that the head computes at once: on a CPU as many as its caches hold.
+CHUNK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,10 +32,10 @@ class Policy(nn.Module):
     predict response tokens only, in chunks: the full [B, L, V] logits never exist.
     """
 
-    def __init__(self, model: Any, kernel: Kernel = "sdpa") -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.kernel = kernel  # the one that the model was loaded with
+        self.kernel = attention.kernel_of(model)
 
     def forward(
         self,
@@ -59,11 +62,11 @@ class Policy(nn.Module):
         return owners.float().index_add(0, owner, logprob)
 
     def _token_logprobs(self, hidden: Tensor, target: Tensor) -> Tensor:
-        size = max(1, HEAD_BYTES // (4 * int(self.model.config.get_text_config().vocab_size)))
-        chunks = list(zip(hidden.split(size), target.split(size), strict=True))
-        if len(chunks) == 1 or not torch.is_grad_enabled():
+        token = 4 * int(self.model.config.get_text_config().vocab_size)  # bytes of its logits
+        size = max(1, CHUNK_BYTES[hidden.device.type] // token)
+        chunks = zip(hidden.split(size), target.split(size), strict=True)
+        if len(target) * token <= HEAD_BYTES or not torch.is_grad_enabled():
             return torch.cat([self._chunk(h, t) for h, t in chunks])
-        # A chunk's logits are computed again in the backward pass, not kept.
         return torch.cat(
             [cast(Tensor, checkpoint(self._chunk, h, t, use_reentrant=False)) for h, t in chunks]
         )
@@ -71,8 +74,31 @@ class Policy(nn.Module):
     def _chunk(self, hidden: Tensor, target: Tensor) -> Tensor:
         """log π of each target, float32 [n]; the softmax is taken in float32 in any dtype."""
         logits = scaled(self.model.get_output_embeddings()(hidden).float(), self.model.config)
-        chosen = logits.gather(1, target[:, None])[:, 0]
-        return chosen - logits.logsumexp(1)
+        return cast(Tensor, TokenLogprobs.apply(logits, target))
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """log softmax of logits [n, V] at the targets [n]; uses the logits' memory for all of it.
+
+    The logits are overwritten by e^(logit − max), and in the backward pass by their gradient
+    g·(onehot − softmax): one float32 [n, V] exists where PyTorch's own functions make five.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        """[n] float32."""
+        highest = logits.amax(1, keepdim=True)
+        chosen = logits.gather(1, target[:, None]) - highest
+        total = logits.sub_(highest).exp_().sum(1)
+        ctx.save_for_backward(logits, target, total)
+        return chosen[:, 0] - total.log()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Gradient of the logits; takes their memory, so PyTorch refuses a second one."""
+        (gradient,), (powers, target, total) = gradients, ctx.saved_tensors
+        found = powers.mul_((-gradient / total)[:, None])
+        return found.scatter_add_(1, target[:, None], gradient[:, None]), None
 
 
 def scaled(logits: Tensor, config: Any) -> Tensor:
@@ -87,7 +113,7 @@ def scaled(logits: Tensor, config: Any) -> Tensor:
 
 
 def load_model(
-    path: str, dtype: str, max_length: int, kernel: Kernel = "sdpa", quantised: Any = None
+    path: str, dtype: str, max_length: int, kernel: Kernel = "trees", quantised: Any = None
 ) -> Any:
     """A causal LM with attention that takes our mask, in the compute dtype, on the CPU.
 
@@ -105,7 +131,9 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     from rayonale import models
+    from rayonale.train import tree_attention
 
+    tree_attention.register()
     name, revision = models.pinned(path)
     options = {} if quantised is None else {"quantization_config": quantised}
     model = AutoModelForCausalLM.from_pretrained(

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rayonale.losses.spec import PAIRS, Loss, Scores
+from rayonale.train.attention import ONE_ROW, choose
 from rayonale.train.batches import ALIGN, Batch, collate
 from rayonale.train.examples import columns_of
 from rayonale.train.plan import MicroBatch, micro_batches
@@ -24,7 +25,7 @@ from rayonale.train.shards import TokenRows
 from rayonale.train.trees import reference_column
 
 # Small ones stay in a CPU's caches; a GPU wants to be filled.
-DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 2_048, "cuda": 16_384}
+DEFAULT_MICRO_BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
 
 
 def split(
@@ -50,15 +51,22 @@ def split(
 
 
 def batch_of(
-    rows: TokenRows, micro: MicroBatch, loss: Loss, sequences: tuple[str, ...], dtype: str
+    rows: TokenRows,
+    micro: MicroBatch,
+    loss: Loss,
+    sequences: tuple[str, ...],
+    *,
+    settings: TrainSettings,
+    device: torch.device,
 ) -> Batch:
-    """The tensors of a micro-batch, for some of what the loss computes."""
+    """The tensors of a micro-batch (on the CPU), for some of what the loss computes."""
     return collate(
         rows.take(micro.rows),
         sequences,
         values=columns_of(loss, sequences),
         filler=micro.filler,
-        align=ALIGN[dtype],
+        align=ALIGN[settings.dtype],
+        one_row=choose(settings.attention, device.type) in ONE_ROW,
     )
 
 
@@ -112,7 +120,7 @@ def look_ahead(
     sums: dict[str, Tensor] = {}
     mine = split(rows, numbers, settings, sequences=sequences, world=world, device=device)[rank]
     for micro in mine:
-        batch = batch_of(rows, micro, loss, sequences, settings.dtype)
+        batch = batch_of(rows, micro, loss, sequences, settings=settings, device=device)
         found = loss.ahead.means(score(engine, batch, loss, device), settings.loss)
         weight = batch.weight.to(device)
         for name, values in found.items():

@@ -59,7 +59,7 @@ class TrainSettings(Settings):
         epochs, max_steps: length of the run; one of them. Fractions of an epoch are allowed.
         batch_pairs: rows of a global batch, over all workers (the papers' batch size).
         micro_batch_tokens, micro_batch_pairs: what one worker computes at once; any value gives
-            the same gradient. By default 2,048 tokens on a CPU, 16,384 on a GPU; lower it when
+            the same gradient. By default 1,024 tokens on a CPU, 16,384 on a GPU; lower it when
             memory runs out.
         learning_rate: peak; AdamW. The paper's 5e-7 suits 7-8 B models.
         warmup_steps, warmup_ratio: one of them; ratio of all steps.
@@ -71,8 +71,9 @@ class TrainSettings(Settings):
         offload: keep optimiser states (and parameters: stage 3) in main memory; CUDA only.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping
             them: slower, and less memory.
-        attention: kernel; `auto` takes `sdpa` (with a mask) on a CPU and `flex` (which skips
-            what the mask hides) on a CUDA device.
+        attention: kernel; `auto` takes `trees` (which computes what is visible) on a CPU and
+            `flex` (which skips blocks that the mask hides) on a CUDA device; `sdpa`, with a whole
+            mask, runs on both.
         lora: train adapters only; `model/` then holds the merged weights, `model/adapter/` the
             adapter. The reference is the model without the adapter.
         workers: processes, each with one device.
@@ -116,7 +117,7 @@ class TrainSettings(Settings):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "all"] = "none"
     gradient_checkpointing: bool = False
-    attention: Literal["auto", "sdpa", "flex"] = "auto"
+    attention: Literal["auto", "trees", "sdpa", "flex"] = "auto"
     lora: LoRA | None = None
 
     workers: int = Field(default=1, gt=0)

@@ -145,7 +145,7 @@ def work(job: Job, host: Host) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.lora is not None:
         adapters.attach(model, settings.lora, job.seed)
-    live = engine.start(Policy(model, kernel).to(device), settings, host.world)
+    live = engine.start(Policy(model).to(device), settings, host.world)
     progress = host.load(live)
     shortest = sorted(range(len(rows)), key=lambda row: (rows.costs([row])[0], row))[:PROBE_ROWS]
     probe = batches.collate(rows.take(shortest), responses_among(sequences))
