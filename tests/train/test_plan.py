@@ -58,6 +58,15 @@ def test_work_is_spread_evenly() -> None:
     assert loads == [800, 800]
 
 
+def test_micro_batches_are_equal_too() -> None:
+    """2,400 tokens under a budget of 1,000 on 2 workers: 4 of about 600, not 2 full and a rest."""
+    tokens = [300, 250, 200, 200, 200, 200, 150, 150, 150, 150, 150, 100, 100, 50, 50]
+    assert sum(tokens) == 2_400
+    two = micro_batches(list(range(15)), tokens, world=2, max_tokens=1_000)
+    loads = [[sum(tokens[row] for row in m.rows) for m in mine] for mine in two]
+    assert loads == [[650, 550], [600, 600]]
+
+
 def test_fewer_rows_than_workers_get_fillers() -> None:
     workers = micro_batches([5], [30], world=3)
     assert [[m.filler for m in mine] for mine in workers].count([True]) == 2

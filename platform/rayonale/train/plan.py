@@ -2,11 +2,12 @@
 
 The order depends on (seed, epoch) alone, and a global batch on (order, step) alone: neither on
 the number of workers, so a run can be sought to any step and goes on with the same batches on
-another number of workers. Within a global batch rows of like length are put together.
+another number of workers. Within a global batch, micro-batches get equal numbers of tokens.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,19 +84,17 @@ def micro_batches(
         One list for each worker; work (tokens) is spread evenly.
     """
     ordered = sorted(zip(tokens, rows, strict=True), reverse=True)
-    groups: list[list[tuple[int, int]]] = []
-    filled = 0
-    for cost, row in ordered:
-        full = not groups or (max_rows is not None and len(groups[-1]) >= max_rows)
-        if full or (max_tokens is not None and filled + cost > max_tokens):
-            groups.append([])
-            filled = 0
-        groups[-1].append((cost, row))
-        filled += cost
-    while len(groups) % world and max(map(len, groups)) > 1:
-        largest = max(groups, key=lambda group: sum(c for c, _ in group) if len(group) > 1 else 0)
-        groups.remove(largest)
-        groups += [largest[::2], largest[1::2]]
+    count = world
+    if max_tokens is not None:
+        count = max(count, -(-sum(tokens) // max_tokens))
+    if max_rows is not None:
+        count = max(count, -(-len(ordered) // max_rows))
+    groups = _groups(ordered, count, world, max_rows)
+    while max_tokens is not None and any(
+        len(group) > 1 and sum(cost for cost, _ in group) > max_tokens for group in groups
+    ):
+        count = len(groups) + 1
+        groups = _groups(ordered, count, world, max_rows)
     made = sorted(
         ((sum(c for c, _ in g), MicroBatch(tuple(r for _, r in g))) for g in groups),
         key=lambda pair: (-pair[0], pair[1].rows),
@@ -104,6 +103,24 @@ def micro_batches(
     while len(made) % world:
         made.append((shortest[0], MicroBatch((shortest[1],), filler=True)))
     return _spread(made, world)
+
+
+def _groups(
+    ordered: Sequence[tuple[int, int]], count: int, world: int, max_rows: int | None
+) -> list[list[tuple[int, int]]]:
+    """(tokens, row) longest first, each into the group that has fewest tokens so far.
+
+    At least `count` groups, in full rounds of `world`, as far as there are rows.
+    """
+    count = min(len(ordered), -(-count // world) * world)
+    groups: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+    open_groups = [(0, number) for number in range(count)]  # a heap of (tokens, group)
+    for cost, row in ordered:
+        filled, number = heapq.heappop(open_groups)
+        groups[number].append((cost, row))
+        if max_rows is None or len(groups[number]) < max_rows:
+            heapq.heappush(open_groups, (filled + cost, number))
+    return groups
 
 
 def _spread(made: list[tuple[int, MicroBatch]], world: int) -> list[list[MicroBatch]]:
