@@ -100,7 +100,7 @@ def test_the_judge_asks_for_what_it_reads() -> None:
     row = {"id": "x", "ab": "a or b?", "ba": "b or a?"}
     greedy = Sampling(temperature=0, max_tokens=8)
     plain = JudgeTask(greedy, 1, 0).requests(row)
-    soft = JudgeTask(greedy, 1, 0, logprobs=True)
+    soft = JudgeTask(greedy, 1, 0, "logprobs")
     asked = soft.requests(row)
     assert isinstance(plain, list) and isinstance(asked, list)
     assert [one.top_logprobs for one in plain] == [0, 0]

@@ -63,6 +63,11 @@ def text_of(turn: Any) -> str:
     return str(turn["content"]) if isinstance(turn, Mapping) else str(turn)
 
 
+def own_id(question: str) -> int | str:
+    """A question's id as published: MT-Bench's are numbers."""
+    return int(question) if question.isdecimal() else question
+
+
 def read_questions(uri: str) -> list[Question]:
     """Questions of a file; where it has clusters (Arena-Hard) these are the categories."""
     return [

@@ -1,8 +1,8 @@
 """The `alpaca_eval` stage: AlpacaEval 2's columns from annotations on disk or from judges run here.
 
 annotations.json ───────────────┐
-rows of win_rates (one judge) ──┴─► win rate, SE, discrete wins, length, LC ─► rows/, metrics
-                                └─► annotations/<comparison>.json, the published layout
+rows of win_rates (one judge) ──┼─► win rate, SE, discrete wins, length, LC ─► rows/, metrics
+instructions (their places) ────┴─► annotations/<comparison>.json, the published layout
 """
 
 from __future__ import annotations
@@ -69,12 +69,18 @@ def run(context: StageContext, settings: AlpacaEvalSettings) -> StageResult:
     """Compute the columns of every model.
 
     Raises:
-        ValueError: both or neither of annotations and rows, or rows of several judges.
+        ValueError: both or neither of annotations and rows, rows of several judges, or
+            difficulties for prompts whose place in the set is not known.
     """
     read = context.inputs.get("rows")
     if (read is None) == (settings.annotations is None):
         raise ValueError(
             f"stages.{context.name}: expected either `annotations` or rows of a win_rates stage"
+        )
+    if read is not None and settings.difficulty and not context.inputs.get("instructions"):
+        raise ValueError(
+            f"stages.{context.name}.reads.instructions: missing; difficulties belong to places in "
+            "a set: expected the `instructions` stage that was sampled"
         )
     found = (
         alpaca_eval.read_annotations(settings.annotations)
@@ -128,13 +134,21 @@ def _judged(context: StageContext, settings: AlpacaEvalSettings) -> dict[str, An
             f"judge {settings.judge!r}: the rows are of {', '.join(sorted(judges)) or 'none'}; "
             "expected the name of one of them"
         )
+    places = _places(context) if context.inputs.get("instructions") else None
     found = {}
     for comparison, rows in groups.items():
-        annotations = alpaca_eval.to_annotations(rows)
+        annotations = alpaca_eval.to_annotations(rows, places)
         name = f"{comparison}.json"
         storage.write_json(storage.join(context.out, "annotations", name), annotations)
         (found[comparison],) = alpaca_eval.from_rows(annotations).values()
     return found
+
+
+def _places(context: StageContext) -> dict[str, Row]:
+    """Prompt id → what annotations say of its place in the set."""
+    columns = ["index", "dataset", "instruction"]
+    rows = storage.read_rows(context.rows("instructions"), ["id", *columns])
+    return {row["id"]: {name: row[name] for name in columns} for row in rows}
 
 
 def _external(settings: AlpacaEvalSettings) -> dict[str, str]:
@@ -151,7 +165,8 @@ STAGE = Stage(
             "rows",
             columns=("comparison", "judge", "outcome", "response_a", "response_b"),
             optional=True,
-        )
+        ),
+        "instructions": Reads("rows", ("id", "index", "dataset", "instruction"), optional=True),
     },
     adds=tuple(TABLE.names),
     external_inputs=_external,
