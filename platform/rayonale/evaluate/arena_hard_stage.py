@@ -265,7 +265,7 @@ STAGE = Stage(
     settings=ArenaHardSettings,
     run=run,
     reads={
-        "answers": Reads("rows", ("id", "answers"), many=True, optional=True),
+        "policies": Reads("rows", ("id", "answers"), many=True, optional=True),
         "judge_model": Reads("model", optional=True),
     },
     adds=tuple(ROWS.names),

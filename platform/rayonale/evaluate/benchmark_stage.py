@@ -23,7 +23,7 @@ def gather_answers(context: StageContext, files: Sequence[str]) -> Answers:
     """
     found: Answers = {}
     given: list[tuple[str, Answers]] = [(uri, read_answers(uri)) for uri in files]
-    for output in context.inputs.get("answers") or []:
+    for output in context.inputs.get("policies") or []:
         rows = storage.read_rows(output.rows, ["id", "answers"])
         policy = str(output.manifest.get("details", {}).get("policy") or output.name)
         given.append((output.name, {policy: {row["id"]: tuple(row["answers"]) for row in rows}}))

@@ -121,7 +121,7 @@ def evaluate(request: Row) -> Row:
         log_samples=True,
         apply_chat_template=request["chat"],
         fewshot_as_multiturn=request["chat"],
-        bootstrap_iters=0 if request["limit"] == 1 else 1_000,
+        bootstrap_iters=1_000,
     )
     kept = {key: results[key] for key in _KEPT if key in results}
     told: Row = json.loads(json.dumps(kept, default=handle_non_serializable))

@@ -129,6 +129,8 @@ def _judged(context: StageContext, settings: AlpacaEvalSettings) -> dict[str, An
         judges.add(row["judge"])
         if settings.judge in (None, row["judge"]):
             groups.setdefault(row["comparison"], []).append(row)
+    if not judges:
+        return {}  # a judge that read nothing: there is no win rate
     if not groups or (settings.judge is None and len(judges) > 1):
         raise ValueError(
             f"judge {settings.judge!r}: the rows are of {', '.join(sorted(judges)) or 'none'}; "

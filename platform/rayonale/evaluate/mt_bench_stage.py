@@ -343,7 +343,7 @@ STAGE = Stage(
     settings=MtBenchSettings,
     run=run,
     reads={
-        "answers": Reads("rows", ("id", "answers"), many=True, optional=True),
+        "policies": Reads("rows", ("id", "answers"), many=True, optional=True),
         "judge_model": Reads("model", optional=True),
     },
     adds=tuple(ROWS.names),
