@@ -25,7 +25,7 @@ from rayonale.evaluate import (
 )
 from rayonale.evaluate.alpaca_eval import read_annotations
 from rayonale.evaluate.arena_hard import read_judgments
-from rayonale.evaluate.benchmark_files import read_answers
+from rayonale.evaluate.benchmark_files import file_name, read_answers
 from rayonale.lineage import tracking
 from rayonale.stages import StageContext, StageOutput
 
@@ -165,6 +165,35 @@ def test_single_grades_by_turn_and_category(
     assert reread.details["mt_bench"] == result.details["mt_bench"]
     assert reread.rejects == {"invalid": {"unreadable": 1}}
     assert {tuple(row) for row in map(dict.keys, rows_of(again))} == {tuple(rows_of(where)[0])}
+
+
+def test_published_prompts_of_real_questions(
+    tmp_path: Path, shared_data: Path, server: Server
+) -> None:
+    folder = shared_data / "mt_bench"
+    server.script = spoken(lambda text: "Rating: [[7]]")
+    given = (folder / "model_answer_5models.jsonl").read_text().splitlines()
+    (tmp_path / "one.jsonl").write_text("\n".join(one for one in given if '"alpaca-13b"' in one))
+    where = reading(context(tmp_path, [], name="mt"))
+    result = mt_bench_stage.run(where, mt_bench_stage.MtBenchSettings.model_validate(
+        {"questions": str(folder / "question.jsonl"), "limit": 22,
+         "references": str(folder / "reference_answer_gpt-4.jsonl"),
+         "answers": [str(tmp_path / "one.jsonl")],
+         "prompts": str(folder / "judge_prompts.jsonl"), "judge": judge(server)}
+    ))  # fmt: skip
+    assert result.rows_out == 22 * 2 and result.details["mt_bench"][0]["score"] == 7.0
+    written = (Path(where.out) / "judgments/j_single.jsonl").read_text().splitlines()
+    used = {json.loads(line)["judge"][1] for line in written}
+    # 10 writing, 10 roleplay, 2 reasoning questions
+    assert used == {"single-v1", "single-v1-multi-turn", "single-math-v1",
+                    "single-math-v1-multi-turn"}  # fmt: skip
+    assert all(body["messages"][0]["role"] == "system" for _, body, _ in server.seen)
+    assert result.prompts == []  # none of the project's own
+
+
+def test_names_out_of_data_do_not_lead_out_of_a_folder() -> None:
+    assert file_name("org/model-7b.v1", ".jsonl") == "org_model-7b.v1.jsonl"
+    assert file_name("../../etc", ".json") == "_.._etc.json"
 
 
 def test_pairs_in_both_orders(

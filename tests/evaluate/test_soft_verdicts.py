@@ -94,6 +94,14 @@ def test_two_orders_are_averaged_and_flips_counted() -> None:
 
 
 def test_the_judge_asks_for_what_it_reads() -> None:
+    early: dict[str, Any] = {"kind": "llm", "verdict": "first_token"}
+    with pytest.raises(ValidationError, match="which asks for reasons first"):
+        WinRateSettings.model_validate({"judges": [early]})
+    early["template"] = "judge_first_token"
+    with pytest.raises(ValidationError, match="draws one token once"):
+        WinRateSettings.model_validate({"judges": [early | {"sampling": {"max_tokens": 9}}]})
+    (first,) = WinRateSettings.model_validate({"judges": [early]}).judges
+    assert isinstance(first, LlmJudge) and first.drawn.max_tokens == 1
     judge = {"kind": "llm", "verdict": "logprobs", "ties": True}
     with pytest.raises(ValidationError, match="ties: true with verdict: logprobs"):
         LlmJudge.model_validate(judge)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from rayonale import storage
 from rayonale.enrich.generation import ModelSettings, run_pass
-from rayonale.evaluate.benchmark_files import own_id, read_questions
+from rayonale.evaluate.benchmark_files import file_name, own_id, read_questions
 from rayonale.generate import finish
 from rayonale.generate.settings import Completion, Request, Sampling, row_seed
 from rayonale.generate.stream import Rejection
@@ -139,7 +139,7 @@ def run(context: StageContext, settings: AnswerSettings) -> StageResult:
     storage.write_rows(storage.join(context.out, storage.ROWS), iter(answered), ROWS)
     storage.write_rows(storage.join(context.out, storage.REJECTS), _all(lost), REJECT)
     written = "".join(json.dumps(line) + "\n" for line in published(answered, policy))
-    name = f"{policy.replace('/', '_')}.jsonl"
+    name = file_name(policy, ".jsonl")
     storage.write_bytes(storage.join(context.out, "answers", name), written.encode())
     return StageResult(
         rows_in=len(questions),

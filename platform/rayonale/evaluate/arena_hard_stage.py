@@ -21,7 +21,14 @@ from rayonale import prompts, storage
 from rayonale.enrich.generation import check_template
 from rayonale.evaluate import arena_hard, bradley_terry
 from rayonale.evaluate.asking import Asked, ask
-from rayonale.evaluate.benchmark_files import Answers, Question, own_id, read_lines, read_questions
+from rayonale.evaluate.benchmark_files import (
+    Answers,
+    Question,
+    file_name,
+    own_id,
+    read_lines,
+    read_questions,
+)
 from rayonale.evaluate.benchmark_stage import (
     answered,
     counted,
@@ -160,7 +167,7 @@ def _judged(
     for model in rivals:
         lines = [json.dumps(row, ensure_ascii=False) + "\n"
                  for row in judgments if row["model"] == model]  # fmt: skip
-        where = storage.join(context.out, "judgments", f"{model.replace('/', '_')}.jsonl")
+        where = storage.join(context.out, "judgments", file_name(model, ".jsonl"))
         storage.write_bytes(where, "".join(lines).encode())
     facts["prompt_fingerprint"] = prompts.fingerprint(settings.template)
     return judgments, rejects, facts

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.evaluate import alpaca_eval, length_control
 from rayonale.evaluate.alpaca_eval import Annotations
+from rayonale.evaluate.benchmark_files import file_name
 from rayonale.lineage import fingerprints
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -140,7 +141,7 @@ def _judged(context: StageContext, settings: AlpacaEvalSettings) -> dict[str, An
     found = {}
     for comparison, rows in groups.items():
         annotations = alpaca_eval.to_annotations(rows, places)
-        name = f"{comparison}.json"
+        name = file_name(comparison, ".json")
         storage.write_json(storage.join(context.out, "annotations", name), annotations)
         (found[comparison],) = alpaca_eval.from_rows(annotations).values()
     return found
