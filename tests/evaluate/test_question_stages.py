@@ -20,7 +20,7 @@ from rayonale.evaluate import (
 )
 from rayonale.evaluate.arena_hard import read_judgments
 from rayonale.evaluate.benchmark_files import file_name, read_answers
-from rayonale.stages import StageContext
+from rayonale.stages import StageContext, StageOutput
 
 QUESTIONS = [
     {"question_id": 101, "category": "reasoning", "turns": ["You pass the second?", "The last?"]},
@@ -310,7 +310,10 @@ def test_a_question_with_an_unreadable_game_is_left_out(
     assert (result.rows_in, result.rows_out) == (8, 6)
     assert {row["win_rate"] for row in result.details["arena_hard"]} == {50.0}
     server.script = spoken(lambda text: "hm")
+    model = StageOutput("sft", "m", "abc")
+    with pytest.raises(ValueError, match="has an endpoint or a model of its own"):
+        arena_hard_stage.run(reading(where, judge_model=model), settings)
     with pytest.raises(ValueError, match="8 of 8 left out"):
         arena_hard_stage.run(reading(context(tmp_path, [], name="other")), settings)
     with pytest.raises(ValueError, match="baseline: no answers of 'gpt'"):
-        arena_hard_stage.run(where, settings.model_copy(update={"baseline": "gpt"}))
+        arena_hard_stage.run(reading(where), settings.model_copy(update={"baseline": "gpt"}))

@@ -95,7 +95,17 @@ def ask(
     Returns:
         Rows of the questions with `texts`, `finish_reasons` and `stream.STATUS_COLUMN` (None where
         all is well, else why there are no texts), and facts for the manifest.
+
+    Raises:
+        ValueError: a stage is read in the role `judge_model` that the judge would not use.
     """
+    if context.inputs.get("judge_model") and (
+        judge.kind == "endpoint" or "model" in judge.model_fields_set
+    ):
+        raise ValueError(
+            f"stages.{context.name}.reads.judge_model: the judge {judge.name!r} has an endpoint or "
+            "a model of its own; expected only one of them"
+        )
     work = storage.join(context.out, storage.WORK, "judges", judge.name)
     folder, answers = storage.join(work, "questions"), storage.join(work, "answers")
     storage.write_rows(folder, iter(questions), QUESTIONS)  # cheap, and the same after a kill
