@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rayonale.evaluate import alpaca_eval, length_control
+from rayonale.evaluate import alpaca_eval, length_control, mt_bench
 from rayonale.evaluate.published import (
     ALPACA_EVAL,
     lines,
@@ -32,11 +32,16 @@ from rayonale.evaluate.published import (
     published_penalty,
 )
 from rayonale.evaluate.soft_verdicts import soft_preference
+from rayonale.evaluate.statistics import cohen_kappa
 
 _FOLDS = (
     "the publisher's folds chose C = {:.2f}: the gamed rows at hand equal the published ones "
     "only at a fixed C, not fold by fold"
 )
+
+# Instances of each set (arXiv 2310.07641, section 3) and Cohen's κ (PandaLM's README).
+LLMBAR = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
+PANDALM = {(1, 2): 0.85, (1, 3): 0.88, (2, 3): 0.86}
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -152,6 +157,20 @@ def pretrained_weights(data: Path) -> Iterator[Number]:
         )[0].tolist()
     same = sum(a == b for a, b in zip(ids, told, strict=True))
     yield Number("tiny_lm · greedy tokens that agree", len(told), same, 0)
+    greedy = expected["greedy_prompt"]
+    prompt = torch.tensor([tokenizer(greedy["prompt"])["input_ids"]])
+    with torch.no_grad():
+        ids = model.generate(
+            prompt,
+            max_new_tokens=1 + len(greedy["text"]) - prompt.shape[1],
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0].tolist()
+    written = tokenizer.decode(ids, skip_special_tokens=True)
+    same = sum(a == b for a, b in zip(written, greedy["text"], strict=True))
+    name = "tiny_lm · characters after a prompt that agree"
+    yield Number(name, len(greedy["text"]), same, 0)
     for text in expected["nll_per_char"]:
         found = torch.tensor([tokenizer(text["text"])["input_ids"]])
         with torch.no_grad():
@@ -160,10 +179,68 @@ def pretrained_weights(data: Path) -> Iterator[Number]:
         yield Number(name, text["nll"], nll, 1e-6)
 
 
+def judges_texts(data: Path) -> Iterator[Number]:
+    """Grades that Auto-J's authors stored, read here from the critiques that end in them."""
+    rows = list(lines(data / "autoj" / "single_gpt4_critiques_300.jsonl"))
+    same = sum(mt_bench.read_grade(row["target_output"])[0] == row["pred_score"] for row in rows)
+    yield Number("Auto-J · grades read from critiques as stored", len(rows), same, 0)
+
+
+def output_lengths(data: Path) -> Iterator[Number]:
+    """Characters of the outputs of a model and its baseline, as its annotations store them."""
+    folder = data / ALPACA_EVAL
+    texts = list(lines(folder / "text_alpaca-7b_vs_baseline_400.jsonl"))
+    stored = {
+        row["index"]: (row["len_1"], row["len_2"])
+        for row in lines(folder / "annotations_compact_6models.jsonl")
+        if row["generator_2"] == "alpaca-7b"
+    }
+    same = sum(
+        (len(row["output_1"]), len(row["output_2"])) == stored[row["index"]] for row in texts
+    )
+    yield Number("AlpacaEval 2 · output lengths as stored", len(texts), same, 0)
+
+
+def human_labels(data: Path) -> Iterator[Number]:
+    """Human labels: sizes of LLMBar's sets, FairEval's labels in them, PandaLM's annotators."""
+    for subset, size in LLMBAR.items():
+        found = [row for row in lines(data / "llmbar" / "llmbar_419.jsonl")
+                 if row["subset"] == subset]  # fmt: skip
+        yield Number(f"LLMBar · instances of {subset}", size, len(found), 0)
+    processed = [row for row in lines(data / "llmbar" / "processed_nontie_466.jsonl")
+                 if row["subset"] == "FairEval"]  # fmt: skip
+    labels: dict[tuple[str, str], int] = {}
+    for row in lines(data / "faireval" / "gpt35_vs_vicuna13b_80.jsonl"):
+        one, two = row["answer_gpt35"].strip(), row["answer_vicuna_13b"].strip()
+        if row["human"] != "TIE":
+            better = 1 if row["human"] == "CHATGPT" else 2
+            labels |= {(one, two): better, (two, one): 3 - better}
+    yield Number("FairEval · pairs that are no tie, as in LLMBar", len(processed),
+                 len(labels) / 2, 0)  # fmt: skip
+    same = sum(
+        labels.get((row["output_1"].strip(), row["output_2"].strip())) == row["label"]
+        for row in processed
+    )
+    yield Number("FairEval · labels as in LLMBar", len(processed), same, 0)
+    rows = list(lines(data / "pandalm" / "pandalm7b_reasons_300.jsonl"))
+    for (a, b), told in PANDALM.items():
+        first, second = ([row[f"annotator{n}"] for row in rows] for n in (a, b))
+        kappa = cohen_kappa(first, second)
+        assert kappa is not None
+        agreed = sum(x == y for x, y in zip(first, second, strict=True)) / len(rows)
+        chance = (agreed - kappa) / (1 - kappa)
+        error = math.sqrt(agreed * (1 - agreed) / len(rows)) / (1 - chance)
+        note = f"{len(rows)} of 999 rows: two standard errors are allowed"
+        yield Number(f"PandaLM · κ of annotators {a} and {b}", told, kappa, 2 * error, note)
+
+
 PARTS: tuple[Callable[[Path], Iterator[Number]], ...] = (
     alpaca_eval_rates,
     length_controlled_rates,
     soft_preferences,
+    output_lengths,
+    judges_texts,
+    human_labels,
     pretrained_weights,
 )
 
@@ -192,7 +269,7 @@ def main() -> int:
                 f"{number.published:.10g}",
                 f"{number.ours:.10g}",
                 f"{number.ours - number.published:+.2g}",
-                f"{number.off:g}",
+                f"{number.off:.4g}",
                 number.note if number.agrees else f"OFF {number.note} {number.known}".rstrip(),
             )
     if compared:

@@ -51,3 +51,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real public samples not found at {folder} (set RAYONALE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture()
+def server() -> Iterator[Any]:
+    """A scripted endpoint; see `tests/generate/endpoint_server.py`."""
+    from tests.generate.endpoint_server import Server
+
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()

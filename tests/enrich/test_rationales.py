@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from tests.generate.endpoint_server import Answer, Server, options, said
 from tests.generate.rows import pairs
 
-from rayonale import prompts
+from rayonale import prompts, records, storage
 from rayonale.enrich.generation import check_template
+from rayonale.enrich.grades import GradeSettings
 from rayonale.enrich.rationales import (
     VARIABLES,
     RationaleSettings,
     RationaleTask,
     chosen_first,
     derangement,
+    run,
     style_of,
 )
+from rayonale.enrich.samples import SampleSettings
 from rayonale.enrich.transcript import prompt_text, response_text
-from rayonale.generate.settings import Completion
+from rayonale.generate.settings import Completion, row_seed
 from rayonale.generate.stream import Rejection
+from rayonale.stages import StageContext, StageOutput
 
 TEXT = "{{ prompt }}|{{ chosen if chosen_first else rejected }}|{{ chosen_first }}|{{ rejected }}"
 
@@ -112,6 +120,59 @@ def test_template_problems_are_told(tmp_path: Path) -> None:
     own.write_text("{{ prompt }} {{ verdict }}")
     (message,) = check_template(str(own), VARIABLES)
     assert "uses verdict; given are chosen, chosen_first, prompt, rejected" in message
+
+
+def test_an_endpoint_writes_the_rationales(tmp_path: Path, server: Server) -> None:
+    """Limits and garbage are met with retries, cost is counted, a kill repeats nothing."""
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        if number % 4 == 1:
+            return 429, "slow down", {"retry-after": "0"}
+        if number % 7 == 2:
+            return 200, "<html>", {}
+        if "(5)" in body["messages"][0]["content"]:
+            return 500, "oops", {}
+        return said(f"Because it keeps to the order. {body['seed']}")
+
+    server.script = script
+    rows = pairs(12)
+    storage.write_rows(str(tmp_path / "pairs"), rows, records.PAIR)
+    inputs = {"rows": StageOutput("pairs", str(tmp_path / "pairs"), "abc")}
+    where = StageContext("why", str(tmp_path / "why"), inputs, None, "f" * 32, "c" * 32, run=None)  # type: ignore[arg-type]
+    priced = options(server, input_price=2.0, output_price=5.0, unit_rows=4)
+    told = {"endpoint": priced.model_dump(),
+            "n": 2, "template": "rationale_general"}  # fmt: skip
+    settings = RationaleSettings.model_validate(told)
+    result = run(where, settings)
+    asked = [row for row in rows if row["split"] == "train"]
+    assert result.rejects == {"invalid": {"endpoint_failed": 1}}
+    assert (result.rows_in, result.rows_out) == (12, 11)
+    kept = [row for row in storage.read_rows(storage.join(where.out, "rows")) if row["rationales"]]
+    assert len(kept) == len(asked) - 1
+    for row in kept:
+        seeds = [row_seed(0, row["id"], n) for n in range(2)]
+        texts = [f"Because it keeps to the order. {seed}" for seed in seeds]
+        assert [one["text"] for one in row["rationales"]] == texts
+    metrics = result.metrics
+    answered = sum(status == 200 and isinstance(body, dict) for status, body, _ in server.gave)
+    assert metrics["cost"] == pytest.approx(answered * (10 * 2 + 4 * 5) / 1e6)
+    assert (metrics["requests"], metrics["retries"] > 0) == (len(server.seen), True)
+    assert metrics["failed"] >= 1 and metrics["unpriced"] > 0
+    before = len(server.seen)
+    again = run(where, settings)  # the units of the first run are all there
+    assert len(server.seen) == before and again.metrics["cost"] == 0
+    model = {"model": StageOutput("sft", "m", "abc")}
+    where = StageContext("why", str(tmp_path / "x"), inputs | model, None, "f" * 32, "c" * 32, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the endpoint 'judge' generates; expected only one"):
+        run(where, settings)
+
+
+def test_an_endpoint_takes_the_place_of_a_model() -> None:
+    endpoint = {"url": "http://h/v1", "served_model": "m"}
+    with pytest.raises(ValidationError, match="endpoint: model, unit_rows would be ignored"):
+        RationaleSettings.model_validate({"endpoint": endpoint, "model": "x", "unit_rows": 3})
+    for stage in (RationaleSettings, GradeSettings, SampleSettings):
+        assert stage.model_validate({"endpoint": endpoint}).endpoint is not None
 
 
 def test_style_and_transcript() -> None:

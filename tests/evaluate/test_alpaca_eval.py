@@ -84,6 +84,7 @@ def test_a_run_here_is_written_in_the_published_layout_and_read_back(tmp_path: P
     written = to_annotations(rows)
     assert written[0] == {
         "index": 0,
+        "dataset": None,
         "instruction": "About x?",
         "generator_1": "sft",
         "output_1": "short",
@@ -91,6 +92,7 @@ def test_a_run_here_is_written_in_the_published_layout_and_read_back(tmp_path: P
         "output_2": "long answer",
         "annotator": "llm",
         "preference": 1.75,
+        "raw_completion": None,
     }
     file = tmp_path / "annotations.json"
     file.write_text(json.dumps(written))

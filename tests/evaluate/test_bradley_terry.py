@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from rayonale.evaluate.bradley_terry import (
     SCALE,
@@ -45,6 +46,26 @@ def test_the_fit_is_where_expected_wins_are_the_wins(counts: list[int]) -> None:
     theta = strengths(wins)
     told = 1 / (1 + np.exp(theta[None, :] - theta[:, None]))
     np.testing.assert_allclose(((wins + wins.T) * told).sum(1), wins.sum(1), rtol=1e-4)
+
+
+def test_the_fit_is_that_of_logistic_regression() -> None:
+    """Independent: scikit-learn's unpenalised logistic regression on +1/−1 for the two models."""
+    rng = np.random.default_rng(5)
+    size = 4
+    pairs = rng.integers(0, size, (600, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    truth = np.array([0.0, 0.8, -0.5, 1.5])
+    won = rng.random(len(pairs)) < 1 / (1 + np.exp(truth[pairs[:, 1]] - truth[pairs[:, 0]]))
+    weight = rng.choice([1.0, 3.0], len(pairs))
+    design = np.zeros((len(pairs), size))
+    design[np.arange(len(pairs)), pairs[:, 0]] = 1
+    design[np.arange(len(pairs)), pairs[:, 1]] = -1
+    fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-12, max_iter=10_000)
+    fit.fit(design[:, 1:], won, sample_weight=weight)  # model 0 is the anchor
+    wins = np.zeros((size, size))
+    np.add.at(wins, (pairs[:, 0], pairs[:, 1]), weight * won)
+    np.add.at(wins, (pairs[:, 1], pairs[:, 0]), weight * ~won)
+    assert strengths(wins)[1:] == pytest.approx(fit.coef_[0], abs=1e-4)
 
 
 def test_models_that_never_met_are_not_compared() -> None:

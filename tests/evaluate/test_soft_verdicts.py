@@ -94,13 +94,21 @@ def test_two_orders_are_averaged_and_flips_counted() -> None:
 
 
 def test_the_judge_asks_for_what_it_reads() -> None:
+    early: dict[str, Any] = {"kind": "llm", "verdict": "first_token"}
+    with pytest.raises(ValidationError, match="which asks for reasons first"):
+        WinRateSettings.model_validate({"judges": [early]})
+    early["template"] = "judge_first_token"
+    with pytest.raises(ValidationError, match="draws one token once"):
+        WinRateSettings.model_validate({"judges": [early | {"sampling": {"max_tokens": 9}}]})
+    (first,) = WinRateSettings.model_validate({"judges": [early]}).judges
+    assert isinstance(first, LlmJudge) and first.drawn.max_tokens == 1
     judge = {"kind": "llm", "verdict": "logprobs", "ties": True}
     with pytest.raises(ValidationError, match="ties: true with verdict: logprobs"):
         LlmJudge.model_validate(judge)
     row = {"id": "x", "ab": "a or b?", "ba": "b or a?"}
     greedy = Sampling(temperature=0, max_tokens=8)
     plain = JudgeTask(greedy, 1, 0).requests(row)
-    soft = JudgeTask(greedy, 1, 0, logprobs=True)
+    soft = JudgeTask(greedy, 1, 0, "logprobs")
     asked = soft.requests(row)
     assert isinstance(plain, list) and isinstance(asked, list)
     assert [one.top_logprobs for one in plain] == [0, 0]

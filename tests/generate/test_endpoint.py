@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.evaluate.test_win_rates import context, rejects_of, rows_of, sampled
+from tests.generate.endpoint_server import Answer, Server, options, said
 from tests.report.realistic import pair_rows, samples
 
 from rayonale.evaluate.win_rates import WinRateSettings, run
 from rayonale.generate.endpoint import (
     BudgetSpent,
     EndpointClient,
-    EndpointOptions,
     EndpointRefused,
 )
 from rayonale.generate.settings import Completion, Request, Sampling
 from rayonale.records import Message
 
 GREEDY = Sampling(temperature=0, max_tokens=16)
-Answer = tuple[int, Any, dict[str, str]]  # status, body, headers
-
-
-def said(text: str, **more: Any) -> Answer:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", **more}
-    usage = {"prompt_tokens": 10, "completion_tokens": 4}
-    return 200, {"choices": [choice], "usage": usage}, {}
-
-
-class Server:
-    """Answers by `script(number of the request, its body)`; remembers what it was sent."""
-
-    def __init__(self) -> None:
-        self.script: Callable[[int, dict[str, Any]], Answer] = lambda n, body: said("ok")
-        self.seen: list[tuple[float, dict[str, Any], str | None]] = []
-        lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    number = len(outer.seen)
-                    outer.seen.append((time.monotonic(), body, self.headers["authorization"]))
-                status, told, headers = outer.script(number, body)
-                raw = told.encode() if isinstance(told, str) else json.dumps(told).encode()
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(raw))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-
-@pytest.fixture()
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
-
-
-def options(server: Server, **more: Any) -> EndpointOptions:
-    given = {"url": server.url, "served_model": "judge", "backoff_s": 0.01, **more}
-    return EndpointOptions.model_validate(given)
 
 
 def ask(client: EndpointClient, *texts: str, top: int = 0) -> list[Completion]:

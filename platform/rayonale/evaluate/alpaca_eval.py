@@ -127,18 +127,23 @@ def read_annotations(uri: str) -> dict[str, Annotations]:
     return {model: _gather(model, rows, uri) for model, rows in gathered.items()}
 
 
-def to_annotations(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+def to_annotations(
+    rows: Iterable[Mapping[str, Any]], places: Mapping[str, Row] | None = None
+) -> list[Row]:
     """Rows of the `win_rates` stage in the published layout: a is the model, b the baseline.
 
-    Several judgements of one pair (repeats) are averaged into one annotation. Instructions are
-    numbered by first appearance, so that models judged on the same prompts share their numbers.
+    Several judgements of one pair (repeats) are averaged into one annotation. `raw_completion` is
+    what the judge wrote with the baseline shown first.
 
     Args:
         rows: of one judge; columns as in `comparisons.ROWS`.
+        places: prompt id → `index`, `dataset` and `instruction` in the set of instructions; without
+            them instructions are numbered by first appearance, so that models judged on the same
+            prompts share their numbers.
 
     Raises:
-        ValueError: rows of several judges, or several samples of a prompt (the published layout
-            has one output of a model for an instruction).
+        ValueError: rows of several judges, several samples of a prompt (the published layout has
+            one output of a model for an instruction), or a prompt that is not in the set.
     """
     index: dict[str, int] = {}
     gathered: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
@@ -155,16 +160,24 @@ def to_annotations(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
     judges = {row["judge"] for same in gathered.values() for row in same}
     if len(judges) > 1:
         raise ValueError(f"rows of judges {', '.join(sorted(judges))}: expected those of one")
+    if places is not None and (missing := [key for key in index if key not in places]):
+        raise ValueError(
+            f"{len(missing)} judged prompt(s) are none of the instructions read, the first "
+            f"{missing[0]!r}; expected the stage whose rows were sampled"
+        )
     return [
         {
             "index": index[key[2]],
+            "dataset": None,
             "instruction": prompt_text(same[0]["prompt"]),
+            **((places or {}).get(key[2]) or {}),
             "generator_1": key[1],
             "output_1": same[0]["response_b"],
             "generator_2": key[0],
             "output_2": same[0]["response_a"],
             "annotator": same[0]["judge"],
             "preference": 1 + math.fsum(row["outcome"] for row in same) / len(same),
+            "raw_completion": same[0].get("text_ba"),
         }
         for key, same in gathered.items()
     ]

@@ -24,6 +24,7 @@ from rayonale.evaluate.bradley_terry import Battle, Rating, ratings
 Row = dict[str, Any]
 
 TEMPLATE = "arena_hard_pairwise"
+VARIABLES = frozenset({"question", "answer_a", "answer_b"})
 
 # What a game's score says of A, and whether it is a strong verdict.
 SCORES: Mapping[str, tuple[float, bool]] = {
@@ -54,12 +55,14 @@ class Leaderboard:
         return {one.model: (one.win_low, one.win_high) for one in self.ratings}
 
 
-def games(question: Question, answer: str, baseline: str) -> tuple[str, str]:
+def games(
+    question: Question, answer: str, baseline: str, template: str = TEMPLATE
+) -> tuple[str, str]:
     """Prompts of both games: the baseline as A, then the model as A."""
     (asked,) = question.turns
     return (
-        prompts.render(TEMPLATE, question=asked, answer_a=baseline, answer_b=answer),
-        prompts.render(TEMPLATE, question=asked, answer_a=answer, answer_b=baseline),
+        prompts.render(template, question=asked, answer_a=baseline, answer_b=answer),
+        prompts.render(template, question=asked, answer_a=answer, answer_b=baseline),
     )
 
 

@@ -8,6 +8,7 @@ folder of them)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,16 @@ def read_lines(uri: str, needed: Sequence[str]) -> Iterator[tuple[str, Row]]:
 def text_of(turn: Any) -> str:
     """A turn's text: written plainly, or as {"content": "…"}."""
     return str(turn["content"]) if isinstance(turn, Mapping) else str(turn)
+
+
+def file_name(model: str, ending: str) -> str:
+    """A file's name for a model: names come from data, and must not lead out of a folder."""
+    return re.sub(r"[^\w.+-]", "_", model).lstrip(".") + ending
+
+
+def own_id(question: str) -> int | str:
+    """A question's id as published: MT-Bench's are numbers."""
+    return int(question) if question.isdecimal() else question
 
 
 def read_questions(uri: str) -> list[Question]:

@@ -1,12 +1,12 @@
-"""The `harness` stage: lm-evaluation-harness, run for real through vLLM, on local or its own tasks.
+"""The `harness` stage: lm-evaluation-harness, run for real, on local tasks or its own.
 
-    task .yaml + data ─► work/tasks ─► harness_process.py (own process, vLLM) ─► work/results
-                                          └─ rows/: one a sample;  metrics: task × metric
+    tasks + data ─► work: task files, request ─► harness_process.py (own process; vLLM or hf)
+                                                    └─► rows/: one a sample;  metrics: task × metric
 
 The harness is no part of the locks: `requirements/harness.txt` says what to install and how. A
-local task is a file in the harness's layout with DATA in the place of its data file, which the
-stage fills in: a user's own, or one of `harness_tasks/` (`local/gsm8k` …). A task of the harness
-is given by its name there and needs what it needs (mostly the network).
+local task is a file in the harness's layout with DATA (and EXAMPLES) in the place of its files,
+which the stage fills in: a user's own, or one of `harness_tasks/`. A task of the harness is given
+by its name there and needs what it needs (mostly the network).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 import rayonale
 from rayonale import models, storage
+from rayonale.evaluate.harness_files import LOCAL, HarnessTask, write_task
 from rayonale.generate.engine import engine_arguments, on_gpu
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import fingerprints
@@ -36,8 +36,8 @@ log = logging.getLogger("rayonale")
 
 Row = dict[str, Any]
 
-_LOCAL = Path(__file__).parent / "harness_tasks"
 INSTALL = "pip install --no-deps --target {} -r requirements/harness.txt"
+PART = "__"  # between a task's name and the value that makes one of it (`HarnessTask.each`)
 ROWS = pa.schema(
     [
         ("id", pa.string()),  # <task>/<filter>/<document>
@@ -50,65 +50,47 @@ ROWS = pa.schema(
 )
 
 
-class HarnessTask(Settings):
-    """A task to run.
-
-    Attributes:
-        task: a .yaml file in the harness's layout, `local/<name>` (a file of `harness_tasks/`),
-            or the name of one of the harness's own.
-        data: local lines of JSON that stand where the file says DATA; a space in a column's name
-            becomes "_", so that the file's templates can name it.
-    """
-
-    task: str = Field(min_length=1)
-    data: str | None = None
-
-    @property
-    def file(self) -> Path | None:
-        """The task's file; None for one of the harness's own."""
-        if self.task.startswith("local/"):
-            return _LOCAL / f"{self.task.removeprefix('local/')}.yaml"
-        return Path(self.task) if self.task.endswith((".yaml", ".yml")) else None
-
-    @model_validator(mode="after")
-    def _data_is_used(self) -> HarnessTask:
-        if self.data is not None and self.file is None:
-            raise ValueError(
-                f"data with the harness's own task {self.task!r}, which has its own data; "
-                "expected a .yaml file or local/<name>"
-            )
-        return self
-
-
 class HarnessSettings(Settings):
     """Settings of the `harness` stage.
 
     Attributes:
         model: what is measured, when no stage is read in the role `model`.
         tasks: run in one process, one engine for all.
-        shots: examples shown before each question; None leaves it to the task.
+        backend: `vllm`, `hf` (Transformers), or `auto`: vLLM unless its CPU build has no kernel
+            for the model's attention heads.
+        shots: examples shown before each question of tasks that say nothing themselves.
         limit: at most so many documents of a task; None takes all.
         chat: render each question as a user's turn of the model's chat template.
-        engine: how the model is run (one replica).
+        engine: how the model is run (one replica); hf takes `dtype` and `max_model_len` alone.
+        batch_size: sequences at a time through hf; vLLM chooses for itself.
         packages: folder that the harness is installed in.
         timeout_s: seconds that the process may take.
     """
 
     model: str = "tinyworld"
     tasks: tuple[HarnessTask, ...] = Field(min_length=1)
+    backend: Literal["auto", "vllm", "hf"] = "auto"
     shots: int | None = Field(None, ge=0)
     limit: int | None = Field(None, ge=1)
     chat: bool = False
     engine: EngineOptions = EngineOptions()
+    batch_size: int = Field(16, ge=1)
     packages: str = ".harness"
     timeout_s: float = Field(86_400, gt=0)
 
     @model_validator(mode="after")
     def _engine_is_used(self) -> HarnessSettings:
-        ignored = {"replicas": 1, "chat_template": None, "threads": None}
-        for name, default in ignored.items():
-            if getattr(self.engine, name) != default:
-                raise ValueError(f"engine.{name}: the harness runs its own engine and ignores it")
+        ignored = {"replicas", "chat_template", "threads"}
+        if self.backend == "hf":
+            ignored = set(EngineOptions.model_fields) - {"dtype", "max_model_len"}
+        for name in sorted(ignored):
+            if getattr(self.engine, name) != EngineOptions.model_fields[name].default:
+                raise ValueError(
+                    f"engine.{name}: the harness runs its own engine, which ignores it "
+                    f"(backend {self.backend})"
+                )
+        if self.backend == "vllm" and "batch_size" in self.model_fields_set:
+            raise ValueError("batch_size: vLLM chooses for itself and ignores it")
         return self
 
 
@@ -128,69 +110,64 @@ def run(context: StageContext, settings: HarnessSettings) -> StageResult:
     model = models.resolve(settings.model if read is None else read.model)
     with TemporaryDirectory(prefix="harness-") as place:
         folder = Path(place)
-        names = [_write_task(folder / "tasks", n, task) for n, task in enumerate(settings.tasks)]
-        command = arguments(model, names, str(folder / "results"), settings)
-        log.info("%s: lm-evaluation-harness over %d task(s)", context.name, len(names))
-        _call(command, packages, folder, settings.timeout_s)
-        results, rows = read_results(folder / "results")
+        asked = request(model, settings, folder)
+        log.info("%s: lm-evaluation-harness over %d task(s)", context.name, len(asked["tasks"]))
+        results = _call(asked, packages, folder, settings.timeout_s)
+    rows = samples(results)
     if not rows:
-        raise ValueError(f"{context.name}: the harness gave no samples of {', '.join(names)}")
+        names = ", ".join(task["task"] for task in asked["tasks"])
+        raise ValueError(f"{context.name}: the harness gave no samples of {names}")
     written = storage.write_rows(storage.join(context.out, storage.ROWS), iter(rows), ROWS)
+    table = tables(results)
+    measured = settings.model.rstrip("/").rsplit("/", 1)[-1] if read is None else read.name
     return StageResult(
         rows_in=written,
         rows_out=written,
-        metrics=metrics_of(results),
-        details={"harness": {"version": results.get("lm_eval_version"), "model": model,
-                             "results": results["results"], "shots": results.get("n-shot"),
-                             "versions": results.get("versions")}},
-    )  # fmt: skip
+        metrics=metrics_of(table),
+        details={
+            "harness": [{"model": measured, **row} for row in table],
+            "version": results.get("lm_eval_version"),
+            "backend": results["backend"],
+            "measured": model,
+            "limit": settings.limit,
+        },
+    )
 
 
-def arguments(model: str, tasks: list[str], out: str, settings: HarnessSettings) -> list[str]:
-    """The harness's command line."""
-    engine = engine_arguments(model, settings.engine, on_gpu())
-    engine.pop("model")
-    given = {"pretrained": model, **engine}
-    command = ["run", "--model", "vllm", "--model_args", json.dumps(given)]
-    command += ["--tasks", ",".join(tasks), "--output_path", out, "--log_samples"]
-    command += ["--batch_size", "auto"]
-    if settings.shots is not None:
-        command += ["--num_fewshot", str(settings.shots)]
-    if settings.limit is not None:
-        command += ["--limit", str(settings.limit)]
-    return [*command, "--apply_chat_template"] if settings.chat else command
+def request(model: str, settings: HarnessSettings, folder: Path) -> Row:
+    """What the harness's process is asked; task files are written to the folder."""
+    backends = [[name, arguments(name, model, settings)] for name in ("vllm", "hf")
+                if settings.backend in ("auto", name)]  # fmt: skip
+    tasks = [
+        {"task": name, "shots": settings.shots if task.shown is None else task.shown}
+        for number, task in enumerate(settings.tasks)
+        for name in write_task(folder / "tasks", number, task)
+    ]
+    return {
+        "backends": backends,
+        "tasks": tasks,
+        "limit": settings.limit,
+        "chat": settings.chat,
+        "batch_size": settings.batch_size,
+        "out": str(folder / "results.json"),
+    }
 
 
-def _write_task(folder: Path, number: int, task: HarnessTask) -> str:
-    """What names a task on the command line; a file's DATA is filled in."""
-    if task.file is None:
-        return task.task
-    text = task.file.read_text(encoding="utf-8")
-    if (task.data is None) == ("DATA" in text):
-        raise ValueError(
-            f"task {task.task}: "
-            + ("DATA in it is not given: expected `data`" if task.data is None
-               else "has no DATA for `data` to stand for")
-        )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    if task.data is not None:
-        copy = folder / f"{number}.jsonl"
-        copy.write_text("".join(_lines(task.data)), encoding="utf-8")
-        text = re.sub(r"\bDATA\b", lambda _: str(copy), text)
-    file = folder / f"{number}.yaml"
-    file.write_text(text, encoding="utf-8")
-    return str(file)
+def arguments(backend: str, model: str, settings: HarnessSettings) -> Row:
+    """A backend's arguments."""
+    gpu = on_gpu()
+    if backend == "vllm":
+        engine = engine_arguments(model, settings.engine, gpu)
+        engine.pop("model")
+        return {"pretrained": model, **engine}
+    name, revision = models.pinned(model)
+    dtype = "float32" if settings.engine.dtype == "auto" and not gpu else settings.engine.dtype
+    given = {"pretrained": name, "dtype": dtype, "max_length": settings.engine.max_model_len}
+    return given if revision is None else given | {"revision": revision}
 
 
-def _lines(uri: str) -> Iterator[str]:
-    fs, path = storage.filesystem(uri)
-    for line in fs.cat_file(path).decode().split("\n"):
-        if line.strip():
-            row = {key.replace(" ", "_"): value for key, value in json.loads(line).items()}
-            yield json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _call(command: list[str], packages: Path, folder: Path, timeout: float) -> None:
+def _call(asked: Row, packages: Path, folder: Path, timeout: float) -> Row:
+    """Have the process answer a request; what it measured."""
     source = str(Path(rayonale.__file__).resolve().parent.parent)
     environment = {
         **os.environ,
@@ -198,7 +175,9 @@ def _call(command: list[str], packages: Path, folder: Path, timeout: float) -> N
         "HF_HOME": os.environ.get("HF_HOME", str(folder / "cache")),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if on_gpu() else "0",
     }
-    whole = [sys.executable, "-m", "rayonale.evaluate.harness_process", *command]
+    file = folder / "request.json"
+    file.write_text(json.dumps(asked), encoding="utf-8")
+    whole = [sys.executable, "-m", "rayonale.evaluate.harness_process", str(file)]
     output = folder / "output.txt"
     with output.open("wb") as handle:
         try:
@@ -208,28 +187,18 @@ def _call(command: list[str], packages: Path, folder: Path, timeout: float) -> N
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise ValueError(f"the harness took more than timeout_s = {timeout:.0f} s") from error
-    if done.returncode:
+    if done.returncode or not Path(asked["out"]).is_file():
         told = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
         raise ValueError(f"the harness ended with {done.returncode}:\n" + "\n".join(told))
+    results: Row = json.loads(Path(asked["out"]).read_text(encoding="utf-8"))
+    return results
 
 
-def read_results(folder: Path) -> tuple[Row, list[Row]]:
-    """The results that the harness wrote, and a row for each sample.
-
-    Raises:
-        ValueError: no results, or those of several runs.
-    """
-    files = sorted(folder.rglob("results_*.json"))
-    if len(files) != 1:
-        raise ValueError(f"{folder}: {len(files)} results files of the harness; expected one")
-    results = json.loads(files[0].read_text(encoding="utf-8"))
-    rows = []
-    for file in sorted(folder.rglob("samples_*.jsonl")):
-        task = re.sub(r"^samples_(.+)_[0-9T:.\-]+\.jsonl$", r"\1", file.name)
-        for line in file.read_text(encoding="utf-8").split("\n"):
-            if line.strip():
-                rows.append(_row(task, json.loads(line)))
-    return results, rows
+def samples(results: Mapping[str, Any]) -> list[Row]:
+    """A row for each sample."""
+    return [
+        _row(task, sample) for task, found in results.get("samples", {}).items() for sample in found
+    ]
 
 
 def _row(task: str, sample: Mapping[str, Any]) -> Row:
@@ -250,30 +219,70 @@ def _row(task: str, sample: Mapping[str, Any]) -> Row:
     }
 
 
-def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """`harness/<task>/<metric>` (with the filter's name where it has one) and its `stderr`."""
-    found = {}
+def tables(results: Mapping[str, Any]) -> list[Row]:
+    """Every task's metrics: {"task", "metric", "filter", "value", "stderr", "shots", "samples"}.
+
+    Tasks that `each` made of one are followed by their mean, each counting the same.
+    """
+    found: list[Row] = []
+    parts: dict[tuple[str, str, str], list[Row]] = {}
     for task, values in results["results"].items():
         for key, value in values.items():
             name, _, filtered = key.partition(",")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not filtered:
+            plain = not isinstance(value, bool) and isinstance(value, int | float)
+            if not plain or not filtered or name.endswith("_stderr"):
                 continue
-            stderr = name.endswith("_stderr")
-            at = f"harness/{task}/{name.removesuffix('_stderr')}"
-            at += "" if filtered == "none" else f"/{filtered}"
-            found[f"{at}/stderr" if stderr else at] = float(value)
+            error = values.get(f"{name}_stderr,{filtered}")
+            row = {
+                "task": task,
+                "metric": name,
+                "filter": None if filtered == "none" else filtered,
+                "value": float(value),
+                "stderr": float(error) if isinstance(error, int | float) else None,
+                "shots": results.get("n-shot", {}).get(task),
+                "samples": len(results.get("samples", {}).get(task, ())) or None,
+            }
+            found.append(row)
+            if PART in task:
+                parts.setdefault((task.split(PART)[0], name, filtered), []).append(row)
+    for (task, _, _), rows in parts.items():
+        found.append({**rows[0], "task": task, **_mean(rows)})
+    return found
+
+
+def _mean(rows: list[Row]) -> Row:
+    """The mean of several tasks' values, and its standard error: theirs are independent."""
+    errors = [row["stderr"] for row in rows]
+    known = all(error is not None for error in errors)
+    return {
+        "value": sum(row["value"] for row in rows) / len(rows),
+        "stderr": sum(error**2 for error in errors) ** 0.5 / len(rows) if known else None,
+        "samples": sum(row["samples"] or 0 for row in rows) or None,
+    }
+
+
+def metrics_of(table: list[Row]) -> dict[str, float]:
+    """`harness/<task>/<metric>` (with the filter's name where it has one) and its `stderr`."""
+    found = {}
+    for row in table:
+        at = f"harness/{row['task']}/{row['metric']}" + (
+            f"/{row['filter']}" if row["filter"] else ""
+        )
+        found[at] = row["value"]
+        if row["stderr"] is not None:
+            found[f"{at}/stderr"] = row["stderr"]
     return found
 
 
 def _external(settings: HarnessSettings) -> dict[str, str]:
     """Task and data files, whose change makes the stage run again."""
-    files = {t.task: str(t.file) for t in settings.tasks if t.file}
-    files |= {t.data: t.data for t in settings.tasks if t.data}
+    files = {t.named: str(t.file) for t in settings.tasks if t.file}
+    files |= {uri: uri for t in settings.tasks for uri in (t.data, t.examples) if uri}
     return {f"file:{name}": fingerprints.of_file(uri)["sha256"] for name, uri in files.items()}
 
 
 def _validate(settings: HarnessSettings) -> list[str]:
-    local = ", ".join(sorted(f"local/{one.stem}" for one in _LOCAL.glob("*.yaml")))
+    local = ", ".join(sorted(f"local/{one.stem}" for one in LOCAL.glob("*.yaml")))
     return [
         f"tasks.{n}.task: no file {t.file}; choices that ship: {local}"
         for n, t in enumerate(settings.tasks)
@@ -288,7 +297,10 @@ STAGE = Stage(
     reads={"model": Reads("model", optional=True)},
     adds=tuple(ROWS.names),
     own_devices=True,
-    sources=lambda settings: ["module:rayonale.evaluate.harness_process"],
+    sources=lambda settings: [
+        "module:rayonale.evaluate.harness_process",
+        "module:rayonale.evaluate.harness_scores",
+    ],
     external_inputs=_external,
     validate=_validate,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -18,12 +18,13 @@ from pydantic import Field, model_validator
 
 from rayonale import prompts, storage
 from rayonale.enrich.transcript import prompt_text
-from rayonale.evaluate.comparisons import judge_both_orders, soften
+from rayonale.evaluate.asking import run_pass
+from rayonale.evaluate.comparisons import BothOrders, judge_both_orders, soften
 from rayonale.evaluate.soft_verdicts import soft_preference, verdict_step
 from rayonale.evaluate.summary import reject
-from rayonale.evaluate.verdicts import PAIRWISE, PAIRWISE_TIE
+from rayonale.evaluate.verdicts import PAIRWISE, PAIRWISE_TIE, Verdict
 from rayonale.generate import finish, stream
-from rayonale.generate.endpoint import EndpointClient, EndpointOptions
+from rayonale.generate.endpoint import EndpointOptions
 from rayonale.generate.settings import Completion, EngineOptions, Request, Sampling, row_seed
 from rayonale.records import Message, RejectKind
 from rayonale.stages import Settings, StageContext
@@ -50,6 +51,7 @@ _ANSWER = pa.list_(
 # Most likely tokens asked for: what vLLM gives at most by default.
 _TOP = 20
 _ORDERS = ("ab", "ba")
+_REASONED = "judge_pairwise"  # the template that reasons before its verdict
 _ADDS = pa.schema([(f"answers_{order}", _ANSWER) for order in _ORDERS])
 
 
@@ -63,16 +65,17 @@ class PairJudge(Settings):
         ties: whether the template offers `[RESULT] tie`.
         verdict: `text` takes the choice that was written; `logprobs` the probability of each, from
             the log-probabilities of the verdict's token: outcomes then lie between 0 and 1, and
-            two orders are averaged.
+            two orders are averaged. `first_token` is the same for a template that asks for 1 or 2
+            and nothing else (as AlpacaEval 2 does): one token is drawn, and it is the verdict's.
         sampling: of the judgement; greedy by default.
         repeats: judgements of each order; more than one needs a temperature above 0.
         seed: of the judgements.
     """
 
     name: str = Field("llm", min_length=1)
-    template: str = "judge_pairwise"
+    template: str = _REASONED
     ties: bool = False
-    verdict: Literal["text", "logprobs"] = "text"
+    verdict: Literal["text", "logprobs", "first_token"] = "text"
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
     repeats: int = Field(1, ge=1)
     seed: int = 0
@@ -84,12 +87,35 @@ class PairJudge(Settings):
                 f"repeats {self.repeats} with temperature 0 would be the same judgement "
                 f"{self.repeats} times; set sampling.temperature"
             )
-        if self.ties and self.verdict == "logprobs":
+        if self.ties and self.verdict != "text":
             raise ValueError(
-                "ties: true with verdict: logprobs; a probability says how near to a tie a pair "
-                "is: expected ties: false"
+                f"ties: true with verdict: {self.verdict}; a probability says how near to a tie a "
+                "pair is: expected ties: false"
             )
         return self
+
+    @model_validator(mode="after")
+    def _first_token_is_the_verdict(self) -> PairJudge:
+        if self.verdict != "first_token":
+            return self
+        if self.template == _REASONED:
+            raise ValueError(
+                f"verdict: first_token with template {_REASONED!r}, which asks for reasons first; "
+                "expected one that asks for 1 or 2 alone, such as judge_first_token"
+            )
+        longer = "max_tokens" in self.sampling.model_fields_set and self.sampling.max_tokens > 1
+        if self.repeats > 1 or ("sampling" in self.model_fields_set and longer):
+            raise ValueError(
+                "verdict: first_token draws one token once; leave out repeats and max_tokens"
+            )
+        return self
+
+    @property
+    def drawn(self) -> Sampling:
+        """How its texts are drawn."""
+        if self.verdict != "first_token":
+            return self.sampling
+        return self.sampling.model_copy(update={"max_tokens": 1})
 
 
 class LlmJudge(PairJudge):
@@ -124,7 +150,7 @@ class JudgeTask:
     sampling: Sampling
     repeats: int
     seed: int
-    logprobs: bool = False
+    verdict: str = "text"
     json_schema: dict[str, Any] | None = None
     adds: pa.Schema = _ADDS
 
@@ -138,7 +164,9 @@ class JudgeTask:
         """The questions in both orders."""
         asked = [row[order] for order in _ORDERS for _ in range(self.repeats)]
         return [
-            Request([Message(role="user", content=text)], seed, _TOP if self.logprobs else 0)
+            Request(
+                [Message(role="user", content=text)], seed, 0 if self.verdict == "text" else _TOP
+            )
             for text, seed in zip(asked, self.seeds(row), strict=True)
         ]
 
@@ -149,16 +177,19 @@ class JudgeTask:
                 "text": one.text,
                 "finish_reason": one.finish_reason,
                 "seed": seed,
-                "top": _verdict_alternatives(one) if self.logprobs else None,
+                "top": _verdict_alternatives(one, self.verdict),
             }
             for one, seed in zip(completions, self.seeds(row), strict=True)
         ]
         return {"answers_ab": answers[: self.repeats], "answers_ba": answers[self.repeats :]}
 
 
-def _verdict_alternatives(completion: Completion) -> list[Row]:
+def _verdict_alternatives(completion: Completion, verdict: str) -> list[Row] | None:
     """Log-probabilities in the place of the verdict; none where no token is the verdict."""
-    step = verdict_step(completion.steps)
+    if verdict == "text":
+        return None
+    first = completion.steps[0] if completion.steps else None
+    step = first if verdict == "first_token" else verdict_step(completion.steps)
     return [{"token": t, "logprob": p} for t, p in step.top.items()] if step else []
 
 
@@ -201,41 +232,13 @@ def _ask(
     storage.remove(questions)  # cheap, and the same again after a kill
     storage.write_rows(questions, (_question(item, judge) for item in items), _QUESTIONS)
     answers = storage.join(work, "answers")
-    task = JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict == "logprobs")
-    facts: Row = {
+    task = JudgeTask(judge.drawn, judge.repeats, judge.seed, judge.verdict)
+    told = run_pass(context, judge, task, questions, answers)
+    return finish.finished(answers), {
         "template": judge.template,
         "prompt_fingerprint": prompts.fingerprint(judge.template),
+        **told,
     }
-    if isinstance(judge, EndpointJudge):
-        facts |= _ask_endpoint(questions, answers, task, judge, context.fingerprint)
-        return finish.finished(answers), facts
-    assert isinstance(judge, LlmJudge)
-    read = context.inputs.get("judge_model")
-    pool = context.engines.get(judge.model if read is None else read.model, judge.engine)
-    report = stream.generate(
-        questions,
-        answers,
-        task,
-        pool,
-        identity=context.fingerprint,
-        name=f"{context.name}: {judge.name}",
-    )
-    model = judge.model if read is None else read.name
-    return finish.finished(answers), {"model": model, **facts, **report.metrics()}
-
-
-def _ask_endpoint(
-    questions: str, answers: str, task: JudgeTask, judge: EndpointJudge, identity: str
-) -> Row:
-    """Have the endpoint answer; what is known of the pass, its cost in this run included."""
-    client = EndpointClient(judge.endpoint)
-    try:
-        report = stream.generate_here(
-            questions, answers, task, client, identity=identity, unit_rows=judge.endpoint.unit_rows
-        )
-    finally:
-        client.close()
-    return {"model": judge.endpoint.served_model, **report.metrics(), **asdict(client.usage)}
 
 
 def _question(item: Row, judge: PairJudge) -> Row:
@@ -270,15 +273,7 @@ def _read(item: Row, answered: Row, judge: PairJudge, repeat: int) -> tuple[Row 
         kind = RejectKind(status["kind"])
         return None, reject(row, kind, status["reason"], status["detail"])
     ab, ba = (answered[f"answers_{order}"][repeat] for order in _ORDERS)
-    both = judge_both_orders(
-        ab["text"],
-        ba["text"],
-        prompts=(answered["ab"], answered["ba"]),
-        finish_reasons=(ab["finish_reason"], ba["finish_reason"]),
-        choices=PAIRWISE_TIE if judge.ties else PAIRWISE,
-    )
-    if judge.verdict == "logprobs" and both.outcome is not None:
-        both = soften(both, *(soft_preference(_top(answer)) for answer in (ab, ba)))
+    both = _both(answered, ab, ba, judge)
     row |= {
         "text_ab": ab["text"],
         "text_ba": ba["text"],
@@ -288,12 +283,30 @@ def _read(item: Row, answered: Row, judge: PairJudge, repeat: int) -> tuple[Row 
     }
     if both.outcome is None:
         culprit = ab if both.ab.value is None else ba
-        expected = "[RESULT] and a verdict"
-        if judge.verdict == "logprobs":
-            expected += " whose token is 1 or 2"
-        detail = f"found {culprit['text'][-200:]!r}, expected it to end in {expected}"
+        expected = {
+            "text": "it to end in [RESULT] and a verdict",
+            "logprobs": "it to end in [RESULT] and a verdict whose token is 1 or 2",
+            "first_token": f"1 or 2 among the {_TOP} likeliest first tokens",
+        }[judge.verdict]
+        detail = f"found {culprit['text'][-200:]!r}, expected {expected}"
         return None, reject(row, RejectKind.INVALID, str(both.reason), detail)
     return row | {"outcome": both.outcome}, None
+
+
+def _both(answered: Row, ab: Row, ba: Row, judge: PairJudge) -> BothOrders:
+    """What the answers in both orders come to."""
+    soft = [soft_preference(_top(answer)) for answer in (ab, ba)] if judge.verdict != "text" else []
+    if judge.verdict == "first_token":
+        unread = Verdict(None, "")
+        return soften(BothOrders(unread, unread, None, False, None), *soft)
+    both = judge_both_orders(
+        ab["text"],
+        ba["text"],
+        prompts=(answered["ab"], answered["ba"]),
+        finish_reasons=(ab["finish_reason"], ba["finish_reason"]),
+        choices=PAIRWISE_TIE if judge.ties else PAIRWISE,
+    )
+    return soften(both, *soft) if soft and both.outcome is not None else both
 
 
 def _top(answer: Row) -> dict[str, float] | None:

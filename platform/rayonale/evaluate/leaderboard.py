@@ -1,8 +1,8 @@
 """The `alpaca_eval` stage: AlpacaEval 2's columns from annotations on disk or from judges run here.
 
 annotations.json ───────────────┐
-rows of win_rates (one judge) ──┴─► win rate, SE, discrete wins, length, LC ─► rows/, metrics
-                                └─► annotations/<comparison>.json, the published layout
+rows of win_rates (one judge) ──┼─► win rate, SE, discrete wins, length, LC ─► rows/, metrics
+instructions (their places) ────┴─► annotations/<comparison>.json, the published layout
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.evaluate import alpaca_eval, length_control
 from rayonale.evaluate.alpaca_eval import Annotations
+from rayonale.evaluate.benchmark_files import file_name
 from rayonale.lineage import fingerprints
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -69,12 +70,18 @@ def run(context: StageContext, settings: AlpacaEvalSettings) -> StageResult:
     """Compute the columns of every model.
 
     Raises:
-        ValueError: both or neither of annotations and rows, or rows of several judges.
+        ValueError: both or neither of annotations and rows, rows of several judges, or
+            difficulties for prompts whose place in the set is not known.
     """
     read = context.inputs.get("rows")
     if (read is None) == (settings.annotations is None):
         raise ValueError(
             f"stages.{context.name}: expected either `annotations` or rows of a win_rates stage"
+        )
+    if read is not None and settings.difficulty and not context.inputs.get("instructions"):
+        raise ValueError(
+            f"stages.{context.name}.reads.instructions: missing; difficulties belong to places in "
+            "a set: expected the `instructions` stage that was sampled"
         )
     found = (
         alpaca_eval.read_annotations(settings.annotations)
@@ -123,18 +130,28 @@ def _judged(context: StageContext, settings: AlpacaEvalSettings) -> dict[str, An
         judges.add(row["judge"])
         if settings.judge in (None, row["judge"]):
             groups.setdefault(row["comparison"], []).append(row)
+    if not judges:
+        return {}  # a judge that read nothing: there is no win rate
     if not groups or (settings.judge is None and len(judges) > 1):
         raise ValueError(
             f"judge {settings.judge!r}: the rows are of {', '.join(sorted(judges)) or 'none'}; "
             "expected the name of one of them"
         )
+    places = _places(context) if context.inputs.get("instructions") else None
     found = {}
     for comparison, rows in groups.items():
-        annotations = alpaca_eval.to_annotations(rows)
-        name = f"{comparison}.json"
+        annotations = alpaca_eval.to_annotations(rows, places)
+        name = file_name(comparison, ".json")
         storage.write_json(storage.join(context.out, "annotations", name), annotations)
         (found[comparison],) = alpaca_eval.from_rows(annotations).values()
     return found
+
+
+def _places(context: StageContext) -> dict[str, Row]:
+    """Prompt id → what annotations say of its place in the set."""
+    columns = ["index", "dataset", "instruction"]
+    rows = storage.read_rows(context.rows("instructions"), ["id", *columns])
+    return {row["id"]: {name: row[name] for name in columns} for row in rows}
 
 
 def _external(settings: AlpacaEvalSettings) -> dict[str, str]:
@@ -151,7 +168,8 @@ STAGE = Stage(
             "rows",
             columns=("comparison", "judge", "outcome", "response_a", "response_b"),
             optional=True,
-        )
+        ),
+        "instructions": Reads("rows", ("id", "index", "dataset", "instruction"), optional=True),
     },
     adds=tuple(TABLE.names),
     external_inputs=_external,

@@ -28,6 +28,8 @@ Row = dict[str, Any]
 # Categories whose judge is shown a reference answer.
 REFERENCED = frozenset({"math", "reasoning", "coding"})
 TEMPLATES = {"single": "mt_bench_single", "pair": "mt_bench_pair"}
+# Lists, one element a turn; of answers one of such lists for each.
+VARIABLES = frozenset({"questions", "answers", "references"})
 
 _RATING = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
 _WINNER = re.compile(r"\[\[\s*([ABC])\s*\]\]")
@@ -81,6 +83,7 @@ def judge_messages(
     *,
     reference: Sequence[str] | None = None,
     published: Mapping[str, Row] | None = None,
+    template: str | None = None,
 ) -> list[Message]:
     """What a judge is asked about one answer (a grade) or about two (the better one).
 
@@ -89,6 +92,7 @@ def judge_messages(
         turn: 1, or 2: the judge sees both turns and judges the second.
         reference: turns of a right answer; None where the question's category has none.
         published: prompts in FastChat's layout, in place of the project's own.
+        template: of the project's kind (`VARIABLES`), in place of the project's own.
 
     Raises:
         ValueError: an answer, a question or a reference without that turn.
@@ -100,7 +104,7 @@ def judge_messages(
     kind = "single" if len(answers) == 1 else "pair"
     if published is None:
         text = own_prompts.render(
-            TEMPLATES[kind],
+            template or TEMPLATES[kind],
             questions=list(question.turns[:turn]),
             answers=[list(one[:turn]) for one in answers],
             references=list(reference[:turn]) if reference else [],

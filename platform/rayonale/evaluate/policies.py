@@ -44,7 +44,8 @@ class PolicySamples:
 def labels(outputs: Sequence[StageOutput]) -> list[str]:
     """Names of the policies: the sampled model's stage, or the samples stage where unclear.
 
-    A policy that was sampled twice (two temperatures, say) is named after its samples stages.
+    Answers from a file have the name that the file gives (`details.policy`). A policy that was
+    sampled twice (two temperatures, say) is named after its samples stages.
     """
     models = [_policy_of(output) for output in outputs]
     return [
@@ -67,6 +68,8 @@ def labels_of_models(outputs: Sequence[StageOutput]) -> list[str]:
 
 
 def _policy_of(output: StageOutput) -> str | None:
+    if told := output.manifest.get("details", {}).get("policy"):
+        return str(told)
     read = output.manifest.get("inputs", {})
     for role in ("policy", "model"):
         if isinstance(read.get(role), dict):

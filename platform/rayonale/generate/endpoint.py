@@ -242,6 +242,7 @@ def _body(
     logprobs: bool,
 ) -> dict[str, Any]:
     """The request as OpenAI's protocol has it; `top_k` is none of its fields."""
+    sampling = request.sampled(sampling)
     if sampling.top_k:
         raise ValueError(f"sampling.top_k {sampling.top_k}: an endpoint has no such field; set 0")
     body: dict[str, Any] = {

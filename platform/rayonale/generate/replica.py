@@ -64,7 +64,8 @@ class Replica:
             if results[i] is None:
                 admitted.append(i)
                 asked = request.top_logprobs or (0 if logprobs else None)
-                params = self._params(sampling, request.seed, stop, json_schema, asked)
+                drawn = request.sampled(sampling)
+                params = self._params(drawn, request.seed, stop, json_schema, asked)
                 prompts.append((ids, params))
         outputs = self._engine.generate(weights, prompts)
         for i, (ids, _), output in zip(admitted, prompts, outputs, strict=True):

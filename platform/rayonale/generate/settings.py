@@ -89,11 +89,19 @@ class Request:
         messages: the conversation up to the assistant's turn.
         seed: of this completion alone; None only where sampling is greedy.
         top_logprobs: most likely tokens to tell in the place of each generated one; 0 tells none.
+        temperature: of this completion, in the place of the pass's.
     """
 
     messages: list[Message]
     seed: int | None = None
     top_logprobs: int = 0
+    temperature: float | None = None
+
+    def sampled(self, sampling: Sampling) -> Sampling:
+        """How this completion is drawn in a pass of that sampling."""
+        if self.temperature is None:
+            return sampling
+        return sampling.model_copy(update={"temperature": self.temperature})
 
 
 @dataclass(frozen=True)

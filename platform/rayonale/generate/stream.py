@@ -82,7 +82,7 @@ class PassReport:
     """Numbers of a pass; tokens and seconds are of this run, rows of the whole pass.
 
     `engine_seconds` runs from the first unit's hand-over to the engines to the last one's return;
-    `seconds` also has what Ray Data takes to start its workers.
+    `seconds` also has what Ray Data takes to start its workers. `spent` is what an endpoint told.
     """
 
     rows: int = 0
@@ -92,6 +92,7 @@ class PassReport:
     seconds: float = 0.0
     engine_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
+    spent: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """For MLflow and the manifest."""
@@ -104,6 +105,7 @@ class PassReport:
             "generation_seconds": round(self.seconds, 3),
             "rows_per_second": round(fresh / seconds, 3),
             "tokens_per_second": round(self.tokens / engine, 1),
+            **self.spent,
         }
 
 

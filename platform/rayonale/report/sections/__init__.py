@@ -13,6 +13,7 @@ from rayonale.report.page import Section
 ORDER = (
     "headline",
     "comparisons",
+    "benchmarks",
     "scores",
     "margins",
     "training",
