@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 from pydantic import Field
@@ -41,7 +42,9 @@ def run_pass(
     """Run a task over a folder of rows; returns the report and the folder of its units."""
     work = storage.join(context.out, storage.WORK, "units")
     model = context.inputs["model"].model if context.inputs.get("model") else settings.model
+    started = time.monotonic()
     pool = context.engines.get(model, settings.engine)
+    starting = time.monotonic() - started
     report = stream.generate(
         rows,
         work,
@@ -51,6 +54,7 @@ def run_pass(
         name=context.name,
         unit_rows=settings.unit_rows,
     )
+    report.start_seconds = starting
     return report, work
 
 
