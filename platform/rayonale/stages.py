@@ -332,6 +332,7 @@ def _run_locked(
             "raw_inputs": result.raw_inputs,
             "seconds": round(seconds, 3),
             "machine": machine.kind(),
+            "gpus": sum(machine.gpus().values()),
             "mlflow_run_id": run.run_id,
         }
         if before := ledger.expected(storage.parent(out, 2), fingerprint):

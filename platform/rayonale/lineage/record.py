@@ -209,6 +209,17 @@ def expected(manifest: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
+def execution_counts(manifests: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of the stages that were run; of those with an estimate, beside the estimate."""
+    found = [(m["seconds"], (m.get("expected") or {}).get("seconds")) for m in manifests]
+    numbers = {"seconds": sum(took for took, _ in found)}
+    both = [(took, before) for took, before in found if before is not None]
+    if both and (took := sum(one for one, _ in both)):
+        numbers["expected.seconds"] = sum(before for _, before in both)
+        numbers["expected.ratio"] = numbers["expected.seconds"] / took
+    return {name: float(value) for name, value in numbers.items()}
+
+
 def data_sets(parents: Iterable[Mapping[str, Any]]) -> list[Any]:
     """Parents as MLflow data set inputs: name, digest = fingerprint, source = URI."""
     return [
