@@ -31,7 +31,7 @@ def section(comparison: Comparison) -> Section | None:
         scores = _scores(run, wanted)
         for policy, output in sampled[run.label].items():
             _add(cards, run, policy, output, wanted=wanted, scores=scores, comparison=comparison)
-    shown = [cards[key] for key in sorted(cards)]
+    shown = [_by_policy(cards[key]) for key in sorted(cards)]
     html = render(
         "compare/answers.html.jinja", shown=len(shown), common=len(common),
         each=[(run.label, len(found)) for run, found in zip(answered, ids, strict=True)],
@@ -39,6 +39,13 @@ def section(comparison: Comparison) -> Section | None:
     numbers = {"common": len(common), "prompts": sorted(cards)}
     data = {"answers": shown} if shown else {}
     return Section("answers", "Answers side by side", html, numbers, data)
+
+
+def _by_policy(card: dict[str, Any]) -> dict[str, Any]:
+    """The same policy's answers of all runs stand together."""
+    order = {policy: at for at, policy in enumerate(dict.fromkeys(card.pop("policies")))}
+    card["texts"].sort(key=lambda text: order[text.pop("policy")])
+    return card
 
 
 def _sampled(run: Run) -> dict[str, StageOutput]:
@@ -84,11 +91,13 @@ def _add(
         card = cards.setdefault(
             row["id"],
             {"id": row["id"], "prompt": conversation(row["prompt"], limit), "facts": "",
-             "texts": [], "notes": []},
+             "texts": [], "notes": [], "policies": []},
         )  # fmt: skip
         text = row["responses"][0] if row["responses"] else ""
+        card["policies"].append(policy)
         card["texts"].append(
             {
+                "policy": policy,
                 "label": f"{run.label}: {policy}",
                 "mark": run.css,
                 "facts": scores.get((policy, row["id"]), ""),

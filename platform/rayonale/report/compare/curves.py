@@ -46,7 +46,9 @@ def overlaid(comparison: Comparison, stage: Aligned, curve: Curve) -> Markup | N
             continue
         if not marks:
             values = smoothed(values, curves.get("tokens"))
-        series.append(charts.Series(run.label, run.css, steps, values, marks=marks))
+        # Dashed after the first, so that a curve under another one is seen.
+        dashed = run is not comparison.runs[0]
+        series.append(charts.Series(run.label, run.css, steps, values, dashed=dashed, marks=marks))
     single = name.startswith("validation/") and all(len(one.xs) < 2 for one in series)
     if len(series) < 2 or single:  # a single point is told among the metrics
         return None

@@ -72,7 +72,12 @@ def _row(stage: Aligned, quantity: Quantity, found: Sequence[Values]) -> dict[st
 def _plot(runs: Sequence[Run], group: dict[str, Any]) -> Markup | None:
     """Dots with intervals: a band for each thing measured, a colour for each run."""
     dots = [
-        charts.Dot(row["of"], run.label, run.css, *(e[n] for n in ("value", "low", "high")))
+        charts.Dot(
+            row["of"].replace(" against ", " vs "),
+            run.label,
+            run.css,
+            *(e[n] for n in ("value", "low", "high")),
+        )
         for row in group["rows"]
         if row["by"] == group["rows"][0]["by"]
         for run, e in zip(runs, row["estimates"], strict=True)
