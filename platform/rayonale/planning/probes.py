@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayonale import cluster, models, storage
+from rayonale.generate.engine import architecture
 from rayonale.generate.settings import EngineOptions
 from rayonale.generate.stream import Rejection, Task
 from rayonale.planning.flow import Row
@@ -42,6 +43,7 @@ class Probes:
         self._stack = ExitStack()
         self._engines: Any = None
         self._connected = False
+        self._starts: dict[tuple[str, EngineOptions], float] = {}
         self.folder = ""
 
     def __enter__(self) -> Probes:
@@ -86,11 +88,17 @@ class Probes:
 
     def engine(self, model: str, options: EngineOptions) -> tuple[Values, list[Row]]:
         """Start an engine; it stays for the passes to come."""
+        self._pool(model, options)
+        return {"start_seconds": self._starts[architecture(models.resolve(model)), options]}, []
+
+    def _pool(self, model: str, options: EngineOptions) -> Any:
+        """A running pool; how long the first of its kind took to start is kept."""
         self.connect()
-        log.info("probe: an engine's start")
+        key = (architecture(models.resolve(model)), options)
         started = time.monotonic()
-        self._engines.get(model, options)
-        return {"start_seconds": time.monotonic() - started}, []
+        pool = self._engines.get(model, options)
+        self._starts.setdefault(key, time.monotonic() - started)
+        return pool
 
     def generation(
         self,
@@ -117,7 +125,7 @@ class Probes:
         place = tempfile.mkdtemp(dir=self.folder)
         source, work = storage.join(place, "source"), storage.join(place, "work")
         storage.write_table(storage.join(source, "part-0.parquet"), pa.Table.from_pylist(rows))
-        pool = self._engines.get(model, options)
+        pool = self._pool(model, options)
         requests = sum(len(found) for row in rows if isinstance(found := task.requests(row), list))
         log.info("probe: %d rows, %d completions", len(rows), requests)
         report = stream.generate(source, work, task, pool, identity="probe", name="probe")
