@@ -36,12 +36,16 @@ Change = Callable[[Row], Row | Rejection]
 
 
 class Probes:
-    """Makes probes; starts Ray when first asked. Use as a context manager."""
+    """Makes probes; starts Ray when first asked. Use as a context manager.
 
-    def __init__(self, num_cpus: int | None = None) -> None:
+    Args:
+        engines: `rayonale.generate.pool.Engines` that run already; None starts its own.
+    """
+
+    def __init__(self, num_cpus: int | None = None, engines: Any = None) -> None:
         self._num_cpus = num_cpus
         self._stack = ExitStack()
-        self._engines: Any = None
+        self._engines = engines
         self._connected = False
         self._starts: dict[tuple[str, EngineOptions], float] = {}
         self.folder = ""
@@ -61,7 +65,8 @@ class Probes:
         self._connected = True
         self.folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="rayonale-"))
         cluster.connect(self._num_cpus)
-        self._engines = self._stack.enter_context(Engines())
+        if self._engines is None:
+            self._engines = self._stack.enter_context(Engines())
 
     def session(self) -> tuple[Values, list[Row]]:
         """What lies around the stages: Ray's start, MLflow's, and MLflow's share of a stage."""
