@@ -49,7 +49,7 @@ def run(
                 planned.stage,
                 planned.settings,
                 name=name,
-                inputs=_inputs_of(planned, outputs),
+                inputs=inputs_of(planned, outputs),
                 folder=storage.join(runs, recipe.name),
                 engines=engines,
                 tracker=tracker,
@@ -75,7 +75,9 @@ def _needed(recipe: Recipe, only: str | None) -> list[str]:
     return [name for name in recipe.stages if name in needed]
 
 
-def _inputs_of(planned: PlannedStage, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+def inputs_of(planned: PlannedStage, outputs: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """What a stage reads, by role: outputs of stages, or folders."""
+
     def output(name: str) -> StageOutput:
         return outputs[name] if name in outputs else open_output(name)
 

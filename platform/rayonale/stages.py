@@ -18,12 +18,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from rayonale import models, storage
 from rayonale.lineage import fingerprints, tracking
+from rayonale.planning import ledger, machine
+
+if TYPE_CHECKING:
+    from rayonale.planning.flow import Estimate
+    from rayonale.planning.outlook import Outlook
 
 log = logging.getLogger("rayonale")
 
@@ -168,6 +173,8 @@ class Stage:
         own_devices: it computes on GPUs itself: engines that hold any are stopped before it runs.
         validate: further checks of settings against roles that need no data; returns messages.
         gives: what it leaves behind: `rows`, `model`, or both.
+        estimate: what a run of it will take (`rayonale.planning`): (outlook, settings) → Estimate;
+            None where that is not known.
     """
 
     kind: str
@@ -180,6 +187,7 @@ class Stage:
     sources: Callable[[Any], list[str]] = lambda settings: []
     external_inputs: Callable[[Any], Mapping[str, str]] = lambda settings: {}
     validate: Callable[[Any], list[str]] = lambda settings: []
+    estimate: Callable[[Outlook, Any], Estimate] | None = None
 
 
 def get(kind: str) -> Stage:
@@ -327,8 +335,12 @@ def _run_locked(
             "prompts": fingerprints.of_prompts(result.prompts),
             "raw_inputs": result.raw_inputs,
             "seconds": round(seconds, 3),
+            "machine": machine.kind(),
+            "gpus": sum(machine.gpus().values()),
             "mlflow_run_id": run.run_id,
         }
+        if before := ledger.expected(storage.parent(out, 2), fingerprint):
+            manifest["expected"] = before
         if "model" in stage.gives:
             manifest["model"] = storage.join(out, storage.MODEL)
         run.finish(manifest)

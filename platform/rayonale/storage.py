@@ -50,6 +50,11 @@ def join(uri: str, *parts: str) -> str:
     return scheme + mark + "/".join([*pieces, *(part.strip("/") for part in parts)])
 
 
+def parent(uri: str, levels: int = 1) -> str:
+    """The folder so many levels above a path or URI."""
+    return uri.rstrip("/").rsplit("/", levels)[0]
+
+
 def absolute(uri: str) -> str:
     """A local path from the root on, for processes that work in other folders; URIs as they are."""
     return uri if "://" in uri else str(Path(uri).expanduser().resolve())

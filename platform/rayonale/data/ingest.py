@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from rayonale import cluster, models, storage
-from rayonale.data import assemble, blocks, formats, output, reading, sources
+from rayonale.data import assemble, blocks, estimates, formats, output, reading, sources
 from rayonale.data.fields import renamed
 from rayonale.data.settings import IngestSettings, Source
 from rayonale.records import ROW_TYPES
@@ -297,4 +297,5 @@ STAGE = Stage(
     adds=tuple(sorted({name for schema in ROW_TYPES.values() for name in schema.names})),
     external_inputs=_external,
     validate=_validate,
+    estimate=estimates.ingest,
 )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from rayonale import storage
-from rayonale.data import ids
+from rayonale.data import estimates, ids
 from rayonale.data.left_out import LeftOut, counts, reject
 from rayonale.records import REJECT, ROW_TYPES, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
@@ -140,4 +140,5 @@ STAGE = Stage(
     run=run,
     reads={"rows": Reads("rows", columns=("id", "split", "prompt"))},
     adds=tuple(sorted({name for schema in ROW_TYPES.values() for name in schema.names})),
+    estimate=estimates.reshape,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -77,7 +78,9 @@ def run_pass(
         identity = context.fingerprint
         return remote.generate(rows, work, task, settings.endpoint, identity=identity), work
     model = context.inputs["model"].model if context.inputs.get("model") else settings.model
+    started = time.monotonic()
     pool = context.engines.get(model, settings.engine)
+    starting = time.monotonic() - started
     report = stream.generate(
         rows,
         work,
@@ -87,6 +90,7 @@ def run_pass(
         name=context.name,
         unit_rows=settings.unit_rows,
     )
+    report.start_seconds = starting
     return report, work
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rayonale import prompts, storage
 from rayonale.data.left_out import counts, reject
+from rayonale.enrich import estimates
 from rayonale.records import REJECT, Message, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -91,4 +92,5 @@ STAGE = Stage(
     sources=lambda settings: [f"prompt:{settings.template}"],
     reads={"rows": Reads("rows", columns=("id", "prompt"))},
     adds=("goal",),
+    estimate=estimates.goals,
 )

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from rayonale import prompts
+from rayonale.enrich import estimates
 from rayonale.enrich.generation import GenerationSettings, Split, check_template, run_pass
 from rayonale.enrich.transcript import prompt_text, response_text
 from rayonale.generate import finish
@@ -258,4 +259,5 @@ STAGE = Stage(
     adds=("rationales",),
     sources=lambda settings: [f"prompt:{settings.template}"],
     validate=lambda settings: check_template(settings.template, VARIABLES),
+    estimate=estimates.grades,
 )

@@ -18,6 +18,7 @@ import xxhash
 from pydantic import Field
 
 from rayonale import prompts
+from rayonale.enrich import estimates
 from rayonale.enrich.generation import (
     GenerationSettings,
     check_template,
@@ -230,4 +231,5 @@ STAGE = Stage(
     adds=(COLUMN,),
     sources=lambda settings: [f"prompt:{settings.template}"],
     validate=_validate,
+    estimate=estimates.rationales,
 )

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from rayonale import cluster, models, storage
+from rayonale.enrich import estimates
 from rayonale.enrich.mismatched import MISMATCHED, with_mismatched
 from rayonale.records import MESSAGES, REJECT
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
@@ -104,6 +105,7 @@ class Scorer:
 
     def run(self, chunk: Chunk) -> dict[str, Any]:
         """Score one chunk and write its rows and rejects; nothing is done twice."""
+        began = time.monotonic()
         table = chunk.read()
         scored, rejects, tokens = [], [], 0
         examples, places = [], []
@@ -127,7 +129,7 @@ class Scorer:
         storage.write_table(storage.join(self.job.out, storage.REJECTS, name), rejected)
         rows_table = pa.Table.from_pylist(scored, schema=schema)
         storage.write_table(storage.join(self.job.out, storage.ROWS, name), rows_table)
-        return {"rows": len(rows), "tokens": tokens}
+        return {"rows": len(rows), "tokens": tokens, "seconds": time.monotonic() - began}
 
     def logprobs(self, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Sums over each response by column (of lists one each), in the order of the examples."""
@@ -186,17 +188,31 @@ def output_schema(schema: pa.Schema, sequences: tuple[str, ...]) -> pa.Schema:
 
 def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
     """Score all rows; rows that are too long go to the rejects."""
-    import ray
-
     read = context.inputs.get("model")
     model = models.resolve(read.model if read is not None else settings.model)
+    columns = storage.schema(context.rows()).names
+    job = job_of(settings, model, columns, storage.join(context.out, storage.WORK))
+    chunks = chunks_of(context.rows(), settings.rows_per_chunk)
+    todo = [chunk for chunk in chunks if not _done(context.out, chunk)]
+    started = time.monotonic()
+    tokens, working = _score(context.name, job, todo, settings) if todo else (0, 0.0)
+    seconds = time.monotonic() - started
+    for kind in (storage.REJECTS, storage.ROWS):
+        _publish(context.out, kind)
+    return _result(context.out, sum(c.rows for c in chunks), tokens, seconds, working)
+
+
+def job_of(settings: ReferenceSettings, model: str, columns: list[str], out: str) -> Job:
+    """What every actor needs, for rows with these columns."""
+    import ray
+
     use_gpu = settings.use_gpu
     if use_gpu is None:
         use_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    job = Job(
+    return Job(
         encoding=Encoding(
             model=model,
-            sequences=REFERENCED[row_type_of(storage.schema(context.rows()).names)],
+            sequences=REFERENCED[row_type_of(columns)],
             chat_template=settings.chat_template,
             max_length=settings.max_length,
             max_prompt_length=settings.max_prompt_length,
@@ -207,16 +223,22 @@ def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
         threads=settings.cpus_per_worker,
         use_gpu=use_gpu,
         micro_batch_tokens=settings.micro_batch_tokens,
-        out=storage.join(context.out, storage.WORK),
+        out=out,
     )
-    chunks = chunks_of(context.rows(), settings.rows_per_chunk)
-    todo = [chunk for chunk in chunks if not _done(context.out, chunk)]
-    started = time.monotonic()
-    tokens = _score(context.name, job, todo, settings) if todo else 0
-    seconds = time.monotonic() - started
-    for kind in (storage.REJECTS, storage.ROWS):
-        _publish(context.out, kind)
-    return _result(context.out, sum(c.rows for c in chunks), tokens, seconds)
+
+
+def actor_of(job: Job, settings: ReferenceSettings) -> Any:
+    """Start a scorer; it is ready when its first chunk is done."""
+    import ray
+
+    actor = ray.remote(Scorer).options(
+        num_cpus=settings.cpus_per_worker,
+        num_gpus=1 if job.use_gpu else 0,
+        max_restarts=3,
+        max_task_retries=3,
+        runtime_env={"env_vars": dict(PATIENT_THREADS)},
+    )
+    return actor.remote(job)
 
 
 def _done(out: str, chunk: Chunk) -> bool:
@@ -225,27 +247,27 @@ def _done(out: str, chunk: Chunk) -> bool:
     return any(storage.exists(place) for place in places)
 
 
-def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) -> int:
-    """Spread chunks over actors; an actor that dies is started again and its chunk redone."""
+def _score(
+    name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings
+) -> tuple[int, float]:
+    """Spread chunks over actors; an actor that dies is started again and its chunk redone.
+
+    Returns:
+        Tokens, and the seconds in which one actor worked on average: the others are its start.
+    """
     import ray
     from ray.util import ActorPool
 
     resources = {"CPU": settings.cpus_per_worker} | ({"GPU": 1} if job.use_gpu else {})
     count = min(settings.workers, len(todo))
     cluster.require(f"{name}: scorers", count, resources)  # work given to one that waits, waits too
-    actor = ray.remote(Scorer).options(
-        num_cpus=settings.cpus_per_worker,
-        num_gpus=1 if job.use_gpu else 0,
-        max_restarts=3,
-        max_task_retries=3,
-        runtime_env={"env_vars": dict(PATIENT_THREADS)},
-    )
-    actors = [actor.remote(job) for _ in range(count)]
+    actors = [actor_of(job, settings) for _ in range(count)]
     pool = ActorPool(actors)
-    total, done, tokens = sum(chunk.rows for chunk in todo), 0, 0
+    total, done, tokens, working = sum(chunk.rows for chunk in todo), 0, 0, 0.0
     started = told = time.monotonic()
     for found in pool.map_unordered(lambda a, chunk: a.run.remote(chunk), todo):
         done, tokens = done + found["rows"], tokens + found["tokens"]
+        working += found["seconds"] / count
         seconds = time.monotonic() - started
         if time.monotonic() - told > LOG_EVERY or done == total:
             told = time.monotonic()
@@ -260,7 +282,7 @@ def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) 
             )
     for one in actors:
         ray.kill(one)
-    return tokens
+    return tokens, working
 
 
 def _publish(out: str, kind: str) -> None:
@@ -272,7 +294,7 @@ def _publish(out: str, kind: str) -> None:
         fs.mv(path, target)
 
 
-def _result(out: str, rows_in: int, tokens: int, seconds: float) -> StageResult:
+def _result(out: str, rows_in: int, tokens: int, seconds: float, working: float) -> StageResult:
     counted: dict[str, dict[str, int]] = {}
     for reject in storage.read_rows(storage.join(out, storage.REJECTS), ["kind", "reason"]):
         kind = counted.setdefault(reject["kind"], {})
@@ -280,6 +302,7 @@ def _result(out: str, rows_in: int, tokens: int, seconds: float) -> StageResult:
     rows_out = storage.count(storage.join(out, storage.ROWS))
     metrics = {"seconds": seconds}
     if seconds and tokens:
+        metrics |= {"tokens": float(tokens), "start_seconds": max(0.0, seconds - working)}
         metrics |= {"rows_per_second": rows_out / seconds, "tokens_per_second": tokens / seconds}
     return StageResult(rows_in=rows_in, rows_out=rows_out, rejects=counted, metrics=metrics)
 
@@ -294,4 +317,5 @@ STAGE = Stage(
     },
     adds=(*(reference_column(n) for ns in REFERENCED.values() for n in ns), MISMATCHED, REFERENCE),
     own_devices=True,
+    estimate=estimates.reference,
 )

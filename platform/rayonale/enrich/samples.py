@@ -19,6 +19,7 @@ import xxhash
 from pydantic import Field
 
 from rayonale import storage
+from rayonale.enrich import estimates
 from rayonale.enrich.generation import GenerationSettings, Split, greedy_repeats, run_pass
 from rayonale.generate import finish
 from rayonale.generate.settings import Completion, Request, Sampling, row_seed
@@ -130,4 +131,5 @@ STAGE = Stage(
     },
     adds=tuple(ADDS.names),
     validate=lambda settings: greedy_repeats(settings.n, settings.sampling),
+    estimate=estimates.samples,
 )

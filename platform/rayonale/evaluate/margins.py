@@ -21,6 +21,7 @@ from pydantic import Field
 
 from rayonale import storage
 from rayonale.enrich import reference
+from rayonale.evaluate import estimates
 from rayonale.evaluate.policies import labels_of_models
 from rayonale.evaluate.statistics import mean_interval
 from rayonale.lineage import fingerprints
@@ -272,4 +273,5 @@ STAGE = Stage(
     },
     adds=tuple(ROWS.names),
     own_devices=True,
+    estimate=estimates.margins,
 )

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.enrich.generation import check_template
 from rayonale.enrich.transcript import prompt_text
-from rayonale.evaluate import scorers, summary
+from rayonale.evaluate import estimates, scorers, summary
 from rayonale.evaluate.comparisons import ROWS, attributes_column
 from rayonale.evaluate.judges import VARIABLES, EndpointJudge, LlmJudge, PairJudge, judge_pairs
 from rayonale.evaluate.policies import Match, PolicySamples, find, match, read_policies
@@ -297,4 +297,5 @@ STAGE = Stage(
     adds=tuple(ROWS.names),
     sources=lambda settings: list(_sources(settings)),
     validate=_validate,
+    estimate=estimates.win_rates,
 )

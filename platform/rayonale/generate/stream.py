@@ -82,7 +82,9 @@ class PassReport:
     """Numbers of a pass; tokens and seconds are of this run, rows of the whole pass.
 
     `engine_seconds` runs from the first unit's hand-over to the engines to the last one's return;
-    `seconds` also has what Ray Data takes to start its workers. `spent` is what an endpoint told.
+    `seconds` also has what Ray Data takes to start its workers; `start_seconds`, before them, is
+    what the engines took to be ready (next to nothing where they ran already). `spent` is what an
+    endpoint told.
     """
 
     rows: int = 0
@@ -91,6 +93,7 @@ class PassReport:
     prompt_tokens: int = 0
     seconds: float = 0.0
     engine_seconds: float = 0.0
+    start_seconds: float = 0.0
     rejects: Counter[str] = field(default_factory=Counter)
     spent: dict[str, float] = field(default_factory=dict)
 
@@ -102,6 +105,7 @@ class PassReport:
             "rows_resumed": self.rows_resumed,
             "generated_tokens": self.tokens,
             "prompt_tokens": self.prompt_tokens,
+            "engine_start_seconds": round(self.start_seconds, 3),
             "generation_seconds": round(self.seconds, 3),
             "rows_per_second": round(fresh / seconds, 3),
             "tokens_per_second": round(self.tokens / engine, 1),

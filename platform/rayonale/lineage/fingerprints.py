@@ -15,7 +15,9 @@ import fsspec
 
 _CHUNK = 1 << 22  # bytes read at a time
 
-# What runs stages, and cannot change what a stage computes: edits here void no figures.
+# What runs stages, and cannot change what a stage computes: edits here void no figures. Modules
+# called `estimates` are left out, too: they tell what a stage will take.
+_ESTIMATES = ".estimates"
 INFRASTRUCTURE = (
     "rayonale.stages",
     "rayonale.recipe",
@@ -24,6 +26,7 @@ INFRASTRUCTURE = (
     "rayonale.cluster",
     "rayonale.lineage",
     "rayonale.report",
+    "rayonale.planning",
 )
 
 
@@ -89,7 +92,9 @@ def modules_of(starts: Iterable[str]) -> list[str]:
     found = set(stack)
     while stack:
         for name in _parsed(stack.pop())[1]:
-            if name not in found and not any(_within(name, i) for i in left_out):
+            if name in found or name.endswith(_ESTIMATES):
+                continue
+            if not any(_within(name, i) for i in left_out):
                 found.add(name)
                 stack.append(name)
     return sorted(found)

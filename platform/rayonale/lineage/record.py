@@ -190,8 +190,34 @@ def counts(manifest: Mapping[str, Any]) -> dict[str, float]:
         numbers[f"rejects.{kind}"] = sum(reasons.values())
         for reason, count in reasons.items():
             numbers[f"rejects.{kind}.{reason}"] = count
+    numbers |= expected(manifest)
     own = {k: v for k, v in manifest["metrics"].items() if isinstance(v, int | float)}
     return {key: float(value) for key, value in (numbers | own).items()}
+
+
+def expected(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The estimate that was made before, and its ratio to what the stage took (1 is right)."""
+    before = manifest.get("expected") or {}
+    numbers = {
+        "expected.seconds": before.get("seconds"),
+        "expected.rows_out": before.get("rows_out"),
+        "expected.bytes": before.get("bytes"),
+        **{f"expected.{name}_tokens": n for name, n in (before.get("tokens") or {}).items()},
+    }
+    if before.get("seconds") is not None and manifest["seconds"] > 0:
+        numbers["expected.ratio"] = before["seconds"] / manifest["seconds"]
+    return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+def execution_counts(manifests: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of the stages that were run; of those with an estimate, beside the estimate."""
+    found = [(m["seconds"], (m.get("expected") or {}).get("seconds")) for m in manifests]
+    numbers = {"seconds": sum(took for took, _ in found)}
+    both = [(took, before) for took, before in found if before is not None]
+    if both and (took := sum(one for one, _ in both)):
+        numbers["expected.seconds"] = sum(before for _, before in both)
+        numbers["expected.ratio"] = numbers["expected.seconds"] / took
+    return {name: float(value) for name, value in numbers.items()}
 
 
 def data_sets(parents: Iterable[Mapping[str, Any]]) -> list[Any]:

@@ -94,6 +94,7 @@ class Tracker:
         self._client: Any = None
         self._experiment = self._parent = ""
         self._notes: list[str] = []
+        self._finished: list[Mapping[str, Any]] = []  # manifests of the stages that were run
 
     def __enter__(self) -> Tracker:
         try:
@@ -111,13 +112,14 @@ class Tracker:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         note = record.execution_note(self._about, self._notes)
-        self._try(
-            "the execution's end",
-            lambda: (
-                self._client.set_tag(self._parent, "mlflow.note.content", note),
-                self._client.set_terminated(self._parent, record.status_of(kind)),
-            ),
-        )
+
+        def tell() -> None:
+            self._client.set_tag(self._parent, "mlflow.note.content", note)
+            for key, value in record.execution_counts(self._finished).items():
+                self._client.log_metric(self._parent, key, value)
+            self._client.set_terminated(self._parent, record.status_of(kind))
+
+        self._try("the execution's end", tell)
 
     def note_reuse(self, name: str, manifest: Mapping[str, Any]) -> None:
         """Record on the execution's run that a finished stage was reused."""
@@ -250,6 +252,7 @@ class Run:
         Adds to the manifest `registered_model` for a stage with a model, and `mlflow_missed`
         (the error, and metrics as [name, value, step]) when the server did not take everything.
         """
+        self._tracker._finished.append(manifest)
         folder = storage.join(self._stage.out, storage.MODEL)
         name = f"{self._tracker.name}-{self._stage.name}"
         if self.run_id:

@@ -45,6 +45,7 @@ def environment() -> Environment:
     )  # fmt: skip
     found.filters |= {
         "percent": text.percent,
+        "signed": text.signed,
         "number": text.number,
         "visible": text.visible,
         "duration": text.duration,

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from rayonale import storage
+from rayonale.report import estimates
 from rayonale.report.evidence import Evidence, Limits, gather
 from rayonale.report.page import Section, page
 from rayonale.report.sections import ORDER, sections
@@ -94,4 +95,5 @@ STAGE = Stage(
     gives=(),
     sources=lambda settings: [f"module:rayonale.report.sections.{name}" for name in ORDER],
     external_inputs=look,
+    estimate=estimates.report,
 )

@@ -60,6 +60,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, for differences."""
+    return f"{value:+,.{digits}f}".replace("-", "−")
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
     return "–" if value is None else f"{100 * value:.{digits}f}\u00a0%"
@@ -68,7 +73,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 def interval(low: float, high: float, *, share: bool = False, digits: int = 2) -> str:
     """Bounds of an interval: `[58.1, 68.4]`; shares are in per cent."""
     if share:
-        return f"[{100 * low:.1f}, {100 * high:.1f}]"
+        return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
     return f"[{low:,.{digits}f}, {high:,.{digits}f}]".replace("-", "−")
 
 

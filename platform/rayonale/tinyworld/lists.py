@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from rayonale import storage
+from rayonale.data import estimates
 from rayonale.stages import Settings, Stage, StageContext, StageResult
 from rayonale.tinyworld.requests import PHRASINGS, render, sample_request
 from rayonale.tinyworld.responses import write_response
@@ -52,4 +53,10 @@ def run(context: StageContext, settings: TinyworldListsSettings) -> StageResult:
     return StageResult(rows_out=settings.size)
 
 
-STAGE = Stage("tinyworld_lists", TinyworldListsSettings, run, adds=("prompt", "responses"))
+STAGE = Stage(
+    "tinyworld_lists",
+    TinyworldListsSettings,
+    run,
+    adds=("prompt", "responses"),
+    estimate=estimates.tinyworld_lists,
+)

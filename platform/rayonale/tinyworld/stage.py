@@ -7,6 +7,7 @@ import json
 from pydantic import Field
 
 from rayonale import storage
+from rayonale.data import estimates
 from rayonale.stages import Settings, Stage, StageContext, StageResult
 from rayonale.tinyworld.pairs import PairSettings, generate_pairs
 
@@ -25,15 +26,20 @@ class TinyworldPairsSettings(Settings):
     pairs_per_file: int = Field(50_000, ge=1)
 
 
-def run(context: StageContext, settings: TinyworldPairsSettings) -> StageResult:
-    """Draw preference pairs of the small world."""
-    knobs = PairSettings(
+def knobs_of(settings: TinyworldPairsSettings) -> PairSettings:
+    """The knobs among the settings."""
+    return PairSettings(
         settings.flip_rate,
         settings.length_bias,
         settings.tie_rate,
         settings.confidence_noise,
         settings.system_rate,
     )
+
+
+def run(context: StageContext, settings: TinyworldPairsSettings) -> StageResult:
+    """Draw preference pairs of the small world."""
+    knobs = knobs_of(settings)
     for number, first in enumerate(range(0, settings.size, settings.pairs_per_file)):
         count = min(settings.pairs_per_file, settings.size - first)
         rows = generate_pairs(count, settings.seed, knobs, start=settings.start + first)
@@ -43,4 +49,10 @@ def run(context: StageContext, settings: TinyworldPairsSettings) -> StageResult:
     return StageResult(rows_out=settings.size)
 
 
-STAGE = Stage("tinyworld_pairs", TinyworldPairsSettings, run, adds=("prompt", "chosen", "rejected"))
+STAGE = Stage(
+    "tinyworld_pairs",
+    TinyworldPairsSettings,
+    run,
+    adds=("prompt", "chosen", "rejected"),
+    estimate=estimates.tinyworld_pairs,
+)

@@ -15,7 +15,7 @@ import ray
 from rayonale import losses, models, prompts, storage
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
-from rayonale.train import history, launch, references, shards
+from rayonale.train import estimates, history, launch, references, shards
 from rayonale.train.examples import REFERENCE, Encoding, columns_of, sequences_of
 from rayonale.train.settings import RationalePrompt, TrainSettings
 from rayonale.train.trees import RESPONSES_OF
@@ -286,4 +286,5 @@ STAGE = Stage(
         "rows": Reads("rows", columns=("id", "split", "prompt")),
         "model": Reads("model", optional=True),
     },
+    estimate=estimates.train,
 )

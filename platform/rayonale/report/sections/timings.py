@@ -1,4 +1,4 @@
-"""Where the time went, and how fast each stage was."""
+"""Where the time went, how fast each stage was, and what had been estimated."""
 
 from __future__ import annotations
 
@@ -25,8 +25,17 @@ def section(evidence: Evidence) -> Section | None:
     longest = max(float(stage.manifest["seconds"]) for stage in timed) or 1.0
     total = sum(float(stage.manifest["seconds"]) for stage in timed)
     rows = [_stage(stage, longest) for stage in timed]
-    html = render("sections/timings.html.jinja", rows=rows, total=total)
-    return Section("time", "Time", html, {"total_seconds": total, "stages": rows})
+    both = [row for row in rows if row["expected"] is not None]
+    expected = sum(row["expected"] for row in both)
+    took = sum(row["seconds"] for row in both)
+    html = render(
+        "sections/timings.html.jinja", rows=rows, total=total, both=len(both), expected=expected,
+        took=took,
+    )  # fmt: skip
+    numbers = {"total_seconds": total, "stages": rows}
+    if both:
+        numbers |= {"expected_seconds": expected, "expected_took": took}
+    return Section("time", "Time", html, numbers)
 
 
 def _stage(stage: StageOutput, longest: float) -> dict[str, Any]:
@@ -37,6 +46,7 @@ def _stage(stage: StageOutput, longest: float) -> dict[str, Any]:
         "kind": stage.kind,
         "seconds": seconds,
         "width": 100 * seconds / longest,
+        "expected": (stage.manifest.get("expected") or {}).get("seconds"),
         "rates": [
             f"{metrics[name]:,.0f} {unit}" if metrics[name] >= 10 else f"{metrics[name]:.2g} {unit}"
             for name, unit in _RATES.items()

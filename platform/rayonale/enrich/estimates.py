@@ -1,0 +1,350 @@
+"""What the enrichment stages will take; see `rayonale.planning`.
+
+rationales        asked rows · n completions          rows go on with `rationales`
+grade_rationales  asked rows · rationales completions rows go on that the grades leave
+samples           distinct prompts · n completions
+reference         rows · tokens of their trees, forward only
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rayonale import prompts
+from rayonale.planning.arithmetic import FORWARD_FLOPS, seconds
+from rayonale.planning.flow import (
+    BYTES_PER_TOKEN,
+    Estimate,
+    Flow,
+    Row,
+    distinct_share,
+    not_estimated,
+    packed_bytes,
+)
+from rayonale.planning.outlook import (
+    TRAIN_START_SECONDS,
+    Outlook,
+    is_here,
+    key_of_read,
+    model_key,
+)
+from rayonale.planning.passes import Pass, PassEstimate, estimate_pass, reading
+from rayonale.planning.rates import Rates, Values
+from rayonale.planning.sizes import Unknown, rendered
+from rayonale.train.trees import PROMPT_OF, REFERENCED, row_type_of, trees_of
+
+if TYPE_CHECKING:
+    from rayonale.enrich.generation import GenerationSettings
+    from rayonale.enrich.goals import GoalSettings
+    from rayonale.enrich.grades import GradeSettings
+    from rayonale.enrich.rationales import RationaleSettings
+    from rayonale.enrich.reference import ReferenceSettings
+    from rayonale.enrich.samples import SampleSettings
+
+
+def goals(outlook: Outlook, settings: GoalSettings) -> Estimate:
+    """Every row is told its goal: timed on the sample."""
+    from rayonale.data.estimates import timed_rows
+
+    flow = outlook.flow()
+
+    def convert(row: Row) -> Row:
+        text = prompts.render(settings.template, goal="7")
+        goal = row.get("score") or 7.0 if settings.goal == "score" else settings.goal
+        from rayonale.enrich.goals import with_goal
+
+        return {**row, "prompt": with_goal(row["prompt"], text, settings.place), "goal": goal}
+
+    return timed_rows(outlook, flow, lambda row: [convert(row)])
+
+
+def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
+    """`n` completions for every row of the asked splits."""
+    from rayonale.enrich.rationales import RationaleTask
+
+    flow = outlook.flow()
+    template = prompts.source(settings.template)
+    task = RationaleTask(template, settings.template, settings, settings.sampling)
+    names = ("engine", "sampling", "template", "n", "control")
+    try:
+        found = _pass(
+            outlook, settings, task, flow, per_row=settings.n, template=template,
+            shown=("prompt", "chosen", "rejected"), names=names,
+            counted=lambda m: m["rationales"] + m["rationales_empty"],
+        )  # fmt: skip
+    except Unknown as error:
+        length = outlook.given("tokens")
+        left = replace(
+            flow, tokens={**flow.tokens, **({"rationale": length} if length else {})},
+            texts={**flow.texts, "rationales": settings.n}, template=settings.template,
+        )  # fmt: skip
+        return not_estimated(str(error), left, rows_in=flow.total)
+    left = replace(
+        flow,
+        sample=found.rates.rows or flow.sample,
+        tokens={**flow.tokens, **_known("rationale", found)},
+        texts={**flow.texts, "rationales": settings.n},
+        template=settings.template,
+    )
+    return _passed(outlook, found, flow, left, settings.splits, assumed_keep=1.0)
+
+
+def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
+    """A completion for every rationale; rows that are left with none are dropped."""
+    from rayonale.enrich.grades import GRADED, GradeTask
+    from rayonale.generate.stream import Rejection
+    from rayonale.records import RejectKind
+
+    flow = outlook.flow()
+    template = prompts.source(settings.template)
+    task = GradeTask(
+        template, settings.template, settings, settings.sampling, settings.json_schema()
+    )
+
+    def change(row: Row) -> Row | Rejection:
+        graded = row.pop(GRADED)
+        if graded and not row["rationales"]:
+            return Rejection(RejectKind.FILTERED, "low_grade", "")
+        return row
+
+    names = ("engine", "sampling", "template", "output", "explain", "drop_at_or_below")
+    try:
+        found = _pass(
+            outlook, settings, task, flow, per_row=flow.texts.get("rationales", 1.0),
+            template=template, shown=("prompt", "chosen", "rejected", "rationale"), names=names,
+            counted=lambda m: m["rationales_graded"], change=change, without=(GRADED,),
+            needs="rationales",
+        )  # fmt: skip
+    except Unknown as error:
+        return not_estimated(str(error), flow, rows_in=flow.total)
+    left = replace(flow, sample=found.rates.rows or flow.sample)
+    return _passed(outlook, found, flow, left, settings.splits, assumed_keep=0.9)
+
+
+def samples(outlook: Outlook, settings: SampleSettings) -> Estimate:
+    """`n` completions for every distinct prompt of the asked splits."""
+    from rayonale.enrich.samples import SampleTask
+
+    flow = outlook.flow()
+    distinct = flow.of(settings.splits) * _distinct(flow)
+    asked = min(distinct, settings.limit) if settings.limit else distinct
+    sizes = outlook.session.sizes.of(flow, outlook.model(settings.model))
+    answer = sizes.get("chosen", sizes.get("response"))
+    expected = None
+    if answer is not None:
+        expected = (answer, f"completions of {answer:.0f} tokens, as the chosen responses")
+    trained = isinstance(outlook.reads.get("model"), Flow)
+    try:
+        found = _pass(
+            outlook, settings, SampleTask(settings, settings.sampling), flow, per_row=settings.n,
+            template="", shown=("prompt",), names=("engine", "sampling", "n"),
+            counted=lambda m: m["responses"], expected=expected, measured_length=not trained,
+            rows=asked, asked=asked,
+        )  # fmt: skip
+    except Unknown as error:
+        left = Flow(rows={"": asked}, sample=flow.sample, tokens=flow.tokens)
+        return not_estimated(str(error), left, rows_in=asked)
+    left = Flow(
+        rows={"": asked},
+        sample=flow.sample,
+        tokens={**flow.tokens, "responses": found.completion_tokens},
+        texts={"responses": float(settings.n)},
+    )
+    return _passed(outlook, found, Flow(rows={"": asked}, bytes_per_row=flow.bytes_per_row), left,
+                   ("",), assumed_keep=1.0)  # fmt: skip
+
+
+def reference(outlook: Outlook, settings: ReferenceSettings) -> Estimate:
+    """Every row through the model once, forward only."""
+    flow = outlook.flow()
+    model = outlook.model(settings.model)
+    try:
+        sequences = REFERENCED[row_type(flow)]
+        tokens = flow.total * tree_tokens(
+            outlook.session.sizes.of(flow, model, settings.chat_template), flow, sequences
+        )
+        rates = forward_rates(outlook, settings, model, flow)
+    except Unknown as error:
+        return not_estimated(str(error), flow, rows_in=flow.total)
+    parts = {
+        "start": rates["start_seconds"],
+        "forward": seconds(tokens, rates["tokens_per_second"], settings.workers),
+    }
+    size = flow.total * (flow.bytes_per_row + 24)  # three numbers or hashes more
+    return Estimate(
+        rows_in=flow.total, rows_out=flow.total, tokens={"scored": tokens}, parts=parts,
+        bytes=size, peak_bytes=size, basis=(f"speed {rates.source}",), flow=flow,
+        gpus=float(settings.workers) if outlook.uses_gpu(settings.use_gpu) else 0.0,
+    )  # fmt: skip
+
+
+def forward_rates(outlook: Outlook, settings: ReferenceSettings, model: str, flow: Flow) -> Rates:
+    """Start of a scorer, and tokens/s of each.
+
+    Raises:
+        Unknown: there is no rate; the message says what to give.
+    """
+    names = ("dtype", "workers", "cpus_per_worker", "use_gpu", "micro_batch_tokens")
+    counts = {name: getattr(settings, name) for name in names}
+    key = model_key(model)
+
+    def read(manifest: Mapping[str, Any]) -> Values | None:
+        told, metrics = manifest["settings"], manifest["metrics"]
+        if any(told.get(name) != value for name, value in counts.items()):
+            return None
+        if "start_seconds" not in metrics or key_of_read(manifest, told["model"]) != key:
+            return None
+        working = metrics["seconds"] - metrics["start_seconds"]
+        rate = metrics["tokens"] / max(working, 1e-9) / settings.workers
+        start = manifest["seconds"] - working
+        return {"tokens_per_second": rate, "start_seconds": start}
+
+    rows = list(flow.sample)
+    rates = outlook.rates(
+        {"component": "forward", "model": key, "settings": counts, "rows": row_type(flow)},
+        given=outlook.compute("forward", model, FORWARD_FLOPS, TRAIN_START_SECONDS),
+        read=read, kind="reference_logprobs",
+        measure=(lambda probes: probes.forward(settings, model, rows))
+        if rows and is_here(model) else None,
+    )  # fmt: skip
+    if rates is None:
+        raise Unknown(outlook.no_rates(model))
+    return rates
+
+
+def tree_tokens(sizes: Mapping[str, float], flow: Flow, sequences: tuple[str, ...]) -> float:
+    """Mean tokens that a row puts into the model: prompts, and responses less their last tokens.
+
+    Args:
+        sizes: column → tokens; `rationale_prompt` among them where a rationale is computed.
+
+    Raises:
+        Unknown: a column's tokens are not known.
+    """
+    total = 0.0
+    for prompt, names in trees_of(sequences).items():
+        total += _needed(sizes, prompt)
+        for name in names:
+            column = "response" if name == "mismatched" else name
+            total += (_needed(sizes, column) - 1) * _texts(flow, name)
+    return total
+
+
+def _needed(sizes: Mapping[str, float], name: str) -> float:
+    if name not in sizes:
+        raise Unknown(f"tokens of {name} are not known: give --assume <stage>.{name}_tokens")
+    return sizes[name]
+
+
+def _texts(flow: Flow, name: str) -> float:
+    """Texts of a sequence in a row: one, but for lists."""
+    if name != "responses":
+        return 1.0
+    counts = [len(row["responses"]) for row in flow.sample if row.get("responses")]
+    return sum(counts) / len(counts) if counts else flow.texts.get("responses", 2.0)
+
+
+def row_type(flow: Flow) -> str:
+    """Type of the rows, by the sample or by what is told of their tokens.
+
+    Raises:
+        Unknown: neither tells.
+    """
+    present = {name for row in flow.sample[:1] for name, value in row.items() if value}
+    try:
+        return row_type_of(sorted((present or set(flow.tokens)) & set(PROMPT_OF)))
+    except ValueError:
+        raise Unknown("what the rows hold is not known before they are there") from None
+
+
+def _distinct(flow: Flow) -> float:
+    """Share of rows whose prompt is new; of few rows it is told rather high."""
+    return distinct_share(flow.sample) if flow.sample else flow.distinct
+
+
+def _pass(
+    outlook: Outlook,
+    settings: GenerationSettings,
+    task: Any,
+    flow: Flow,
+    *,
+    per_row: float,
+    template: str,
+    shown: tuple[str, ...],
+    names: tuple[str, ...],
+    counted: Any,
+    needs: str | None = None,
+    rows: float | None = None,
+    asked: float | None = None,
+    **more: Any,
+) -> PassEstimate:
+    """A pass of a stage of this package: what it asks for each row, how long the prompts are."""
+    model = outlook.model(settings.model)
+    session = outlook.session
+    sizes = session.sizes.of(flow, model, settings.engine.chat_template)
+    sample = [{**row, "split": settings.splits[0]} for row in flow.sample]
+    if needs is not None:
+        sample = [row for row in sample if row.get(needs)]
+    told = {n: v for n, v in settings.model_dump(mode="json").items() if n in names}
+    prompt = rendered(
+        replace(flow, sample=sample), session.sizes.sizer(model, settings.engine.chat_template),
+        sizes, lambda row: _messages(task.requests(row)), template=template, shown=shown,
+    )  # fmt: skip
+    read = reading(
+        told, model_key(model), lambda m: key_of_read(m, m["settings"]["model"]), counted
+    )
+    return estimate_pass(
+        outlook,
+        Pass(
+            model=model, engine=settings.engine, rows=flow.total if rows is None else rows,
+            asked=flow.of(settings.splits) if asked is None else asked, per_row=per_row,
+            prompt_tokens=prompt, max_tokens=settings.sampling.max_tokens,
+            task=task if sample else None, sample=sample, settings=told, read=read, **more,
+        ),
+    )  # fmt: skip
+
+
+def _messages(asked: Any) -> list[Any]:
+    return [each.messages for each in asked] if isinstance(asked, list) else []
+
+
+def _known(name: str, found: PassEstimate) -> dict[str, float]:
+    """A text's tokens, where the sample does not hold it."""
+    return {} if found.rates.rows else {name: found.completion_tokens}
+
+
+def _passed(
+    outlook: Outlook,
+    found: PassEstimate,
+    flow: Flow,
+    left: Flow,
+    splits: tuple[str, ...],
+    *,
+    assumed_keep: float,
+) -> Estimate:
+    """The estimate of a pass, and what it leaves behind."""
+    basis = list(found.basis)
+    keep, known = outlook.given("keep"), found.rates.values.get("keep")
+    if keep is not None:
+        basis.append(f"{keep:.1%} of rows go on, given")
+    elif known is not None:
+        keep = known
+        if known < 1:
+            basis.append(f"{known:.1%} of rows go on, measured")
+    else:
+        keep = assumed_keep
+        if keep < 1:
+            basis.append(f"{keep:.0%} of rows go on, assumed")
+    generated = found.tokens["generated"] * BYTES_PER_TOKEN
+    size = (
+        packed_bytes(found.rates.rows) * flow.total or flow.bytes_per_row * flow.total + generated
+    )
+    left = replace(
+        left.scaled(keep, splits), bytes_per_row=size / flow.total if flow.total else 0.0
+    )
+    return Estimate(
+        rows_in=flow.total, rows_out=left.total, tokens=found.tokens, parts=found.parts,
+        bytes=size, peak_bytes=2 * size, gpus=found.gpus, basis=tuple(basis), flow=left,
+    )  # fmt: skip

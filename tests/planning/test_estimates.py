@@ -1,0 +1,216 @@
+"""Each stage kind's arithmetic, with numbers worked out by hand; nothing is measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayonale import prompts, stages
+from rayonale.planning.flow import Estimate, Flow
+from rayonale.planning.given import Given
+from rayonale.planning.outlook import Outlook, Session
+from rayonale.planning.rates import RateBook
+from rayonale.planning.sizes import CHARS_PER_TOKEN, TURN_TOKENS
+from rayonale.tinyworld import generate_pairs
+
+# A pair of 10 + 21 and 11 tokens: its tree puts 10 + 20 + 10 = 40 tokens into the model.
+TOKENS = {"prompt": 10.0, "chosen": 21.0, "rejected": 11.0}
+FLOW = Flow(rows={"train": 100.0, "validation": 10.0, "test": 40.0}, tokens=TOKENS,
+            bytes_per_row=500.0)  # fmt: skip
+RATES = {
+    "generate_tokens_per_second": 500.0, "engine_start_seconds": 30.0,
+    "train_tokens_per_second": 1_000.0, "forward_tokens_per_second": 4_000.0,
+    "train_start_seconds": 8.0,
+}  # fmt: skip
+
+
+def estimate(
+    tmp_path: Path,
+    kind: str,
+    settings: dict[str, Any],
+    reads: dict[str, Any] | None = None,
+    **given: float,
+) -> Estimate:
+    """A stage's own estimate, with rates given and nothing probed; `gpus` is the machine's."""
+    stage = stages.get(kind)
+    gpus = given.pop("gpus", 0.0)
+    told = {k.replace("__", "."): v for k, v in given.items()}
+    session = Session(RateBook(str(tmp_path), "here", may_probe=False), Given(RATES | told), gpus)
+    outlook = Outlook("it", kind, session, reads or {"rows": FLOW})
+    assert stage.estimate is not None
+    return stage.estimate(outlook, stage.settings.model_validate(settings))
+
+
+def test_rationales(tmp_path: Path) -> None:
+    """100 rows of train, 2 completions of 50 tokens: 10,000 tokens, 10 s with 2 replicas."""
+    found = estimate(
+        tmp_path, "rationales", {"n": 2, "engine": {"replicas": 2}}, it__tokens=50, gpus=4
+    )
+    text = prompts.source("tinyworld/rationale_general")
+    prompt = len(text) / CHARS_PER_TOKEN + TURN_TOKENS + 10 + 21 + 11
+    assert found.tokens == {"generated": 10_000, "prompt": pytest.approx(200 * prompt)}
+    assert found.parts == {"engine start": 30, "pass": 0, "generation": 10, "rows": 0}
+    assert found.seconds == 40
+    assert found.gpus == 2  # of 4: those that the replicas hold
+    assert (found.rows_in, found.rows_out) == (150, 150)
+    assert found.flow.tokens["rationale"] == 50
+    assert found.flow.template == "tinyworld/rationale_general"
+    assert found.bytes == 150 * 500 + 10_000 * 2
+
+
+def test_completions_are_assumed_half_of_max_tokens_and_said_so(tmp_path: Path) -> None:
+    found = estimate(tmp_path, "rationales", {"sampling": {"max_tokens": 64}})
+    assert found.tokens["generated"] == 100 * 32
+    assert "completions of 32 tokens assumed, half of max_tokens" in found.basis
+
+
+def test_grades_drop_rows(tmp_path: Path) -> None:
+    """3 rationales a row, of all splits; 80 % of the rows go on."""
+    flow = Flow(rows=FLOW.rows, tokens={**TOKENS, "rationale": 50.0}, texts={"rationales": 3.0})
+    found = estimate(tmp_path, "grade_rationales", {}, {"rows": flow}, it__tokens=20, it__keep=0.8)
+    assert found.tokens["generated"] == 150 * 3 * 20
+    assert found.rows_out == pytest.approx(120)
+    assert found.flow.rows["train"] == pytest.approx(80)
+    assumed = estimate(tmp_path, "grade_rationales", {}, {"rows": flow}, it__tokens=20)
+    assert any("rows go on, assumed" in told for told in assumed.basis)
+
+
+def test_samples_are_as_long_as_chosen_responses(tmp_path: Path) -> None:
+    """40 prompts of test, at most 30: 30 · 21 tokens at 500 a second."""
+    found = estimate(tmp_path, "samples", {"limit": 30})
+    assert found.tokens["generated"] == 30 * 21
+    assert found.parts["generation"] == pytest.approx(30 * 21 / 500)
+    assert found.flow.total == 30
+    capped = estimate(tmp_path, "samples", {"sampling": {"max_tokens": 16}})
+    assert capped.tokens["generated"] == 40 * 16
+
+
+def test_reference(tmp_path: Path) -> None:
+    """150 rows · 40 tokens = 6,000, forward only, by two workers of 4,000 tokens/s."""
+    found = estimate(tmp_path, "reference_logprobs", {"workers": 2, "use_gpu": True})
+    assert found.tokens == {"scored": 6_000}
+    assert found.parts == {"start": 8, "forward": 0.75}
+    assert found.gpus == 2
+
+
+def test_sft(tmp_path: Path) -> None:
+    """100 rows · 2 epochs · (10 + 20) tokens; 4 steps an epoch; validated after each epoch."""
+    found = estimate(tmp_path, "train", {"loss": "sft", "epochs": 2, "batch_pairs": 32})
+    assert found.tokens == {"trained": 6_000, "scored": 2 * 10 * 30}
+    assert found.parts["start and export"] == 8
+    assert found.parts["steps"] == 6
+    assert found.parts["validation"] == pytest.approx(0.6 / 3)  # forward is a third of a step
+    assert found.seconds == pytest.approx(14.2)
+
+
+def test_dpo_on_a_third_by_two_workers_and_three_seeds(tmp_path: Path) -> None:
+    """50 rows · 40 tokens · 3 seeds; start and export are paid for each seed."""
+    settings = {
+        "loss": {"name": "dpo", "beta": 0.1}, "limit": 0.5, "workers": 2, "seeds": [0, 1, 2],
+        "use_gpu": True, "dtype": "bfloat16",
+    }  # fmt: skip
+    found = estimate(tmp_path, "train", settings)
+    assert found.rows_in == 50
+    assert found.tokens["trained"] == 3 * 50 * 40
+    assert found.parts["start and export"] == 24
+    assert found.parts["steps"] == 6_000 / 2_000
+    parameters = found.bytes / (4 * 2)  # model/ and one for each seed, two bytes a parameter
+    assert 1.2e6 < parameters < 1.5e6
+    # Two checkpoints hold the weights, float32 masters and Adam's two moments, 14 bytes.
+    assert found.peak_bytes == pytest.approx(found.bytes + 2 * 14 * parameters + 50 * 40 * 4)
+
+
+def test_max_steps_count_batches(tmp_path: Path) -> None:
+    settings = {"loss": "sft", "max_steps": 7, "batch_pairs": 8, "validate_every": 3}
+    found = estimate(tmp_path, "train", settings)
+    assert found.tokens == {"trained": 7 * 8 * 30, "scored": 3 * 10 * 30}  # after 3, 6, 7
+
+
+def test_rationale_term_has_a_prompt_of_its_own(tmp_path: Path) -> None:
+    """The second tree: a prompt that shows both responses, and the rationale less one token."""
+    text = prompts.source("tinyworld/rationale_general")
+    flow = Flow(rows={"train": 100.0}, tokens={**TOKENS, "rationale": 51.0},
+                template="tinyworld/rationale_general")  # fmt: skip
+    loss = {"name": "rdpo", "beta": 0.1, "gamma": 1.0, "form": "paper", "reduction": "mean"}
+    found = estimate(tmp_path, "train", {"loss": loss}, {"rows": flow})
+    second = len(text) / CHARS_PER_TOKEN + TURN_TOKENS + 42 + 50
+    assert found.tokens["trained"] == pytest.approx(100 * (40 + second))
+
+
+def test_losses_that_look_ahead_score_too(tmp_path: Path) -> None:
+    """KTO: 10 + 20 tokens with gradient, the same for the mismatched response without."""
+    flow = Flow(rows={"train": 100.0}, tokens={"prompt": 10.0, "response": 21.0})
+    found = estimate(tmp_path, "train", {"loss": {"name": "kto"}}, {"rows": flow})
+    assert found.tokens == {"trained": 3_000, "scored": 3_000}
+    assert found.parts["steps"] == pytest.approx(3 + 1)
+
+
+def test_margins(tmp_path: Path) -> None:
+    """40 pairs of test through the reference and two policies."""
+    reads = {"rows": FLOW, "policies": [Flow(), Flow()]}
+    found = estimate(tmp_path, "margins", {}, reads)
+    assert found.tokens == {"scored": 3 * 40 * 40}
+    assert found.parts == {"start": 24, "forward": 1.2}
+    assert found.rows_out == 80
+
+
+def answers(count: float = 40.0) -> Flow:
+    return Flow(rows={"": count}, tokens={"prompt": 10.0, "responses": 21.0},
+                texts={"responses": 1.0})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("choice", "pairs"), [({}, 3), ({"baseline": "a"}, 2), ({"comparisons": [["a", "b"]]}, 1)]
+)
+def test_judge(tmp_path: Path, choice: dict[str, Any], pairs: int) -> None:
+    """Three policies: 3, 2 or 1 comparisons; 40 prompts, both orders, 16 tokens each."""
+    judge = {"kind": "llm", "template": "tinyworld/judge_pairwise"}
+    reads = {"samples": [answers(), answers(50.0), answers(60.0)]}
+    found = estimate(tmp_path, "win_rates", {"judges": [judge], **choice}, reads, it__tokens=16)
+    assert found.tokens["generated"] == pairs * 40 * 2 * 16
+    assert found.parts["llm: generation"] == pytest.approx(pairs * 40 * 32 / 500)
+
+
+def test_an_endpoint_costs_what_its_prices_say(tmp_path: Path) -> None:
+    """40 pairs · 2 orders · 3 repeats = 240 answers of 100 tokens: 24,000 at 15 a million."""
+    judge = {
+        "kind": "endpoint", "repeats": 3, "sampling": {"temperature": 1.0, "max_tokens": 200},
+        "endpoint": {"url": "http://x", "served_model": "m", "output_price": 15.0,
+                     "concurrency": 4, "requests_per_minute": 60},
+    }  # fmt: skip
+    found = estimate(tmp_path, "win_rates", {"judges": [judge]}, {"samples": [answers()] * 2})
+    assert found.tokens["generated"] == 24_000
+    assert found.money == pytest.approx(0.36)
+    assert found.seconds == pytest.approx(300)  # 240 · 5 s / 4; the limit of one a second is less
+
+
+def test_scorers_are_timed_on_the_rows_own_responses(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(n), "prompt": [{"role": "user", "content": r["prompt"]}],
+         "chosen": [{"role": "assistant", "content": r["response_a"]}],
+         "rejected": [{"role": "assistant", "content": r["response_b"]}]}
+        for n, r in enumerate(generate_pairs(20, 0))
+    ]  # fmt: skip
+    flow = Flow(rows={"": 20.0}, sample=rows)
+    judges = {"judges": [{"kind": "scorer", "name": "tinyworld_rubric"}]}
+    found = estimate(tmp_path, "win_rates", judges, {"samples": [flow, flow]})
+    assert found.seconds is not None
+    assert 0 < found.seconds < 1
+
+
+def test_nothing_to_do_is_no_estimate(tmp_path: Path) -> None:
+    """A stage that would stop for lack of rows takes no known time, not zero."""
+    empty = {"rows": Flow(rows={"validation": 5.0}, tokens=TOKENS)}
+    for kind, settings in (("train", {"loss": "sft"}), ("samples", {}), ("margins", {})):
+        reads = empty | ({"policies": [Flow()]} if kind == "margins" else {})
+        found = estimate(tmp_path, kind, settings, reads)
+        assert found.seconds is None
+        assert "are expected, so it would stop" in found.missing
+
+
+def test_lengths_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
+    found = estimate(tmp_path, "train", {"loss": "sft"}, {"rows": Flow(rows={"train": 9.0})})
+    assert found.seconds is None
+    assert "tokens of prompt are not known" in found.missing
