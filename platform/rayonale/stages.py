@@ -36,6 +36,7 @@ REGISTRY: dict[str, str] = {
     "goals": "rayonale.enrich.goals:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
+    "permute_rationales": "rayonale.enrich.permuted:STAGE",
     "reference_logprobs": "rayonale.enrich.reference:STAGE",
     "train": "rayonale.train.stage:STAGE",
     "samples": "rayonale.enrich.samples:STAGE",
@@ -43,6 +44,7 @@ REGISTRY: dict[str, str] = {
     "margins": "rayonale.evaluate.margins:STAGE",
     "alpaca_eval": "rayonale.evaluate.leaderboard:STAGE",
     "harness": "rayonale.evaluate.harness:STAGE",
+    "study": "rayonale.evaluate.study:STAGE",
     "report": "rayonale.report.stage:STAGE",
 }
 

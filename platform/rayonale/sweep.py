@@ -72,11 +72,10 @@ class Sweep:
         for problem in problems:
             name = problem.removeprefix("stages.").split(".", 1)[0].split(":", 1)[0]
             template = self.templates.get(name)
+            told = problem.replace(f"stages.{name}", f"stages.{template}", 1)
+            cells = found.setdefault(problem if template is None else told, [])
             if template is not None:
-                problem = problem.replace(f"stages.{name}", f"stages.{template}", 1)
-                found.setdefault(problem, []).append(name)
-            else:
-                found.setdefault(problem, [])
+                cells.append(name)
         return [
             problem + (f" (in {', '.join(names[:3])}{_more(len(names) - 3)})" if names else "")
             for problem, names in found.items()
@@ -164,7 +163,7 @@ class _Writer:
 
     def knows(self, place: str, at: str | None = None) -> bool:
         """Whether a place is of an axis; told when not."""
-        axis = place.split(".")[0]
+        axis = place.split(".", maxsplit=1)[0]
         if axis in self.axes:
             self._used.add(axis)
             self._used.add(".".join(place.split(".")[:2]))
@@ -249,8 +248,7 @@ def name_of(value: Any) -> str:
 def _parse_axes(raw: Any) -> tuple[dict[str, dict[str, Value]], list[str]]:
     """axis → name of a value → value."""
     if not isinstance(raw, Mapping) or not raw:
-        told = f"found {raw!r:.60}, expected a mapping axis: [values]"
-        return {}, [f"{AXES}: {told}"]
+        return {}, [f"{AXES}: found {raw!r:.60}, expected a mapping axis: [values]"]
     found: dict[str, dict[str, Value]] = {}
     problems = []
     for axis, values in raw.items():
@@ -286,8 +284,8 @@ def _parse_values(
             problems.append(f"{here}: the value {name_of(value)!r} comes twice")
         elif not isinstance(own, Mapping):
             problems.append(f"{here}: found {own!r:.60}, expected a mapping of settings")
-        elif places := list(_places_in(own)):
-            problems.append(f"{here}: settings of a value cannot have axes; found <{places[0]}>")
+        elif any(_places_in(own)):
+            problems.append(f"{here}: settings of a value cannot have axes of their own")
         else:
             found[name_of(value)] = Value(name_of(value), value, own)
     return found, problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rayonale.report.evidence import Evidence
@@ -24,9 +25,24 @@ def section(evidence: Evidence) -> Section | None:
         return None
     longest = max(float(stage.manifest["seconds"]) for stage in timed) or 1.0
     total = sum(float(stage.manifest["seconds"]) for stage in timed)
-    rows = [_stage(stage, longest) for stage in timed]
+    rows = [_stage(stage, longest) for stage in timed if stage.name not in evidence.hidden]
+    rows += _together([stage for stage in timed if stage.name in evidence.hidden], longest)
     html = render("sections/timings.html.jinja", rows=rows, total=total)
     return Section("time", "Time", html, {"total_seconds": total, "stages": rows})
+
+
+def _together(stages: Sequence[StageOutput], longest: float) -> list[dict[str, Any]]:
+    """Stages of a sweep's other cells, a row for each kind."""
+    seconds: dict[str, list[float]] = {}
+    for stage in stages:
+        seconds.setdefault(stage.kind, []).append(float(stage.manifest["seconds"]))
+    return [
+        {
+            "stage": f"{len(times)} more", "kind": kind, "seconds": sum(times),
+            "width": min(100.0, 100 * sum(times) / longest), "rates": [],
+        }
+        for kind, times in seconds.items()
+    ]  # fmt: skip
 
 
 def _stage(stage: StageOutput, longest: float) -> dict[str, Any]:
