@@ -31,7 +31,7 @@ from pydantic import ValidationError
 from rayonale import stages, sweep
 from rayonale.stages import Settings, Stage
 
-_TOP_LEVEL = ("name", "description", "runs", "axes", "stages")
+_TOP_LEVEL = ("name", "description", "runs", "parallel", "axes", "stages")
 
 
 class RecipeError(ValueError):
@@ -62,7 +62,11 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; `stages` is in the order in which they run."""
+    """A checked recipe; `stages` is in the order in which they run.
+
+    Attributes:
+        parallel: how many trainings may run at once; the machine must have room for them.
+    """
 
     name: str
     description: str
@@ -70,6 +74,7 @@ class Recipe:
     stages: Mapping[str, PlannedStage]
     source: str = ""
     overrides: tuple[str, ...] = field(default=())
+    parallel: int = 1
 
 
 def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -129,6 +134,9 @@ def parse(
         problems.append(
             f"name: found {title!r}, expected letters, digits, '-', '_' and '.' (it names a folder)"
         )
+    parallel = document.get("parallel", 1)
+    if not isinstance(parallel, int) or parallel < 1:
+        problems.append(f"parallel: found {parallel!r}, expected how many trainings run at once")
     twice = sorted(name for name, n in Counter(map(str, written)).items() if n > 1)
     problems += [f"stages.{name}: given twice (as a number and as text)" for name in twice]
     planned: dict[str, PlannedStage] = {}
@@ -153,6 +161,7 @@ def parse(
         stages={name: planned[name] for name in ordered_names(ordered)},
         source=source,
         overrides=overrides,
+        parallel=parallel,
     )
 
 

@@ -164,6 +164,7 @@ class Stage:
         external_inputs: function of the settings that gives fingerprints of things outside the
             recipe (raw files): their change makes the stage run again.
         own_devices: it computes on GPUs itself: engines that hold any are stopped before it runs.
+        beside: it works in processes of its own, so that several may run at once.
         validate: further checks of settings against roles that need no data; returns messages.
         gives: what it leaves behind: `rows`, `model`, or both.
     """
@@ -175,6 +176,7 @@ class Stage:
     adds: tuple[str, ...] = ()
     gives: tuple[str, ...] = ("rows",)
     own_devices: bool = False
+    beside: bool = False
     sources: Callable[[Any], list[str]] = lambda settings: []
     external_inputs: Callable[[Any], Mapping[str, str]] = lambda settings: {}
     validate: Callable[[Any], list[str]] = lambda settings: []

@@ -113,8 +113,8 @@ def times_fewer(
 def _interval(value: Bounds, simulated: Sequence[Bounds], level: float) -> Needed:
     """Quantiles of the draws' lower and upper bounds."""
     last, tail = len(simulated) - 1, (1 - level) / 2
-    low = sorted(b.low for b in simulated)[math.floor(last * tail)]
-    high = sorted(b.high for b in simulated)[math.ceil(last * (1 - tail))]
+    low = sorted(b.low for b in simulated)[math.floor(last * tail + 1e-9)]
+    high = sorted(b.high for b in simulated)[math.ceil(last * (1 - tail) - 1e-9)]
     return Needed(value.low, _finite(value.high), low, _finite(high), level)
 
 

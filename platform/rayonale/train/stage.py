@@ -284,6 +284,7 @@ STAGE = Stage(
     sources=sources,
     gives=("model",),
     own_devices=True,
+    beside=True,
     reads={
         "rows": Reads("rows", columns=("id", "split", "prompt")),
         "model": Reads("model", optional=True),

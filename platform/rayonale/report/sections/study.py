@@ -1,4 +1,4 @@
-"""A sweep's cells together: which of the paper's claims hold here, and its figures from our runs."""
+"""A sweep's cells together: which of the paper's claims hold, and its figures from our runs."""
 
 from __future__ import annotations
 
