@@ -25,6 +25,8 @@ class GenerationSettings(Settings):
         seed: with a row's id and the sample's number it gives that sample's own seed.
         engine: how the model is run.
         unit_rows: rows in one unit of work; a killed run repeats at most the units in flight.
+        in_driver: ask the engines from threads of the driver, without Ray Data: for passes of at
+            most some thousand rows, where starting its workers takes longer than the work.
     """
 
     model: str = "tinyworld"
@@ -33,6 +35,7 @@ class GenerationSettings(Settings):
     seed: int = 0
     engine: EngineOptions = EngineOptions()
     unit_rows: int = Field(default=64, ge=1)
+    in_driver: bool = False
 
 
 def run_pass(
@@ -50,6 +53,7 @@ def run_pass(
         identity=context.fingerprint,
         name=context.name,
         unit_rows=settings.unit_rows,
+        in_driver=settings.in_driver,
     )
     return report, work
 
