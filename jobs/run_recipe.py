@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import yaml
 
@@ -57,7 +58,9 @@ def plan(loaded: recipe.Recipe) -> str:
         }
         for name, planned in loaded.stages.items()
     }
-    document = {"name": loaded.name, "runs": loaded.runs, "stages": stages}
+    document: dict[str, Any] = {"name": loaded.name, "runs": loaded.runs}
+    document["parallel"] = loaded.parallel
+    document["stages"] = stages
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 

@@ -44,6 +44,28 @@ def test_the_papers_settings(name: str) -> None:
     assert stages["rationales"].settings.model_dump()["sampling"]["top_p"] == 0.95
 
 
+def test_the_study_has_its_curve_and_its_controls() -> None:
+    """Five sizes and three seeds of each method, the controls at the largest; SFT and prompts are
+    the same for all, rows are a seed's own."""
+    stages = recipe.load(str(CONFIGS / "rdpo" / "tinyworld_study.yaml")).stages
+    cells = stages["study"].settings.model_dump()["cells"]
+    have: dict[str, set[tuple[int, int]]] = {}
+    for cell in cells:
+        have.setdefault(cell["method"], set()).add((cell["size"], cell["seed"]))
+        trained = stages[cell["policy"]]
+        settings = trained.settings.model_dump()
+        assert (settings["limit"], settings["seeds"]) == (cell["size"], (cell["seed"],))
+        assert trained.reads["model"] == "sft"
+        assert str(trained.reads["rows"]).endswith(f"_s{cell['seed']}")
+        sampled = stages[f"samples_{cell['policy']}"]
+        assert sampled.reads == {"rows": "shared_pairs", "model": cell["policy"]}
+    largest = max(cell["size"] for cell in cells)
+    for method in ("dpo", "rdpo"):
+        assert len({n for n, _ in have[method]}) >= 5 and len({s for _, s in have[method]}) >= 3
+    for control in ("permuted", "reversed", "rationale_only"):
+        assert have[control] == {(largest, seed) for seed in (1, 2, 3)}
+
+
 def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
     path = str(CONFIGS / "rdpo" / "tinyworld.yaml")
     with pytest.raises(recipe.RecipeError) as caught:

@@ -1,8 +1,14 @@
-"""Running a checked recipe: stages in the order of their dependencies, unchanged ones reused."""
+"""Running a checked recipe: stages in the order of their dependencies, unchanged ones reused.
+
+Stages run one by one; with `parallel: 2` in the recipe, two that work in processes of their own
+(training) run at once, which a sweep's cells do not mind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rayonale import cluster, stages, storage
@@ -26,7 +32,6 @@ def run(
     from rayonale.generate.pool import Engines
 
     wanted = _needed(recipe, only)
-    outputs: dict[str, StageOutput] = {}
     force = set(force)
     for name in wanted:  # in running order: what reads a forced stage is stale too
         if force & set(recipe.stages[name].upstream()):
@@ -43,19 +48,90 @@ def run(
         ) as tracker,
         Engines() as engines,
     ):
-        for name in wanted:
-            planned = recipe.stages[name]
-            outputs[name] = stages.run_stage(
+
+        def run_one(planned: PlannedStage, done: Mapping[str, StageOutput]) -> StageOutput:
+            return stages.run_stage(
                 planned.stage,
                 planned.settings,
-                name=name,
-                inputs=inputs_of(planned, outputs),
+                name=planned.name,
+                inputs=inputs_of(planned, done),
                 folder=storage.join(runs, recipe.name),
                 engines=engines,
                 tracker=tracker,
-                force=name in force,
+                force=planned.name in force,
             )
-    return outputs
+
+        found = in_order([recipe.stages[name] for name in wanted], run_one, recipe.parallel)
+    return {name: found[name] for name in wanted}
+
+
+def in_order(
+    wanted: Iterable[PlannedStage],
+    run_one: Callable[[PlannedStage, Mapping[str, StageOutput]], StageOutput],
+    parallel: int = 1,
+) -> dict[str, StageOutput]:
+    """Run stages, each after what it reads; several at once where all of them can.
+
+    After a failure nothing new is started; what runs is waited for, so that it is not lost.
+
+    Args:
+        wanted: in running order.
+        run_one: called with a stage and the outputs so far.
+        parallel: how many may run at once.
+
+    Raises:
+        Exception: the first failure.
+    """
+    waiting = list(wanted)
+    names = {stage.name for stage in waiting}
+    done: dict[str, StageOutput] = {}
+    running: dict[str, PlannedStage] = {}
+    ended: queue.Queue[tuple[str, StageOutput | BaseException]] = queue.Queue()
+    failed: BaseException | None = None
+
+    def work(stage: PlannedStage, known: dict[str, StageOutput]) -> None:
+        try:
+            ended.put((stage.name, run_one(stage, known)))
+        except BaseException as error:
+            ended.put((stage.name, error))
+
+    while (waiting and failed is None) or running:
+        stage = None if failed else _next(waiting, running, done, names, parallel)
+        if stage is not None and (parallel == 1 or not stage.stage.beside):
+            waiting.remove(stage)
+            done[stage.name] = run_one(stage, done)
+        elif stage is not None:
+            waiting.remove(stage)
+            running[stage.name] = stage
+            # A daemon: whoever interrupts the run does not wait for a training to end.
+            threading.Thread(target=work, args=(stage, dict(done)), daemon=True).start()
+        else:
+            name, output = ended.get()
+            del running[name]
+            if isinstance(output, BaseException):
+                failed = failed or output
+            else:
+                done[name] = output
+    if failed is not None:
+        raise failed
+    return done
+
+
+def _next(
+    waiting: list[PlannedStage],
+    running: Mapping[str, PlannedStage],
+    done: Mapping[str, StageOutput],
+    names: set[str],
+    parallel: int,
+) -> PlannedStage | None:
+    """The stage to start now; None when those that run have to be waited for."""
+    if len(running) >= parallel:
+        return None
+    for stage in waiting:
+        ready = all(name in done for name in stage.upstream() if name in names)
+        if ready and (not running or stage.stage.beside):
+            return stage
+    return None
 
 
 def _needed(recipe: Recipe, only: str | None) -> list[str]:

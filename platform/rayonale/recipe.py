@@ -9,7 +9,8 @@
 
 A stage names its kind, its settings, and in `reads` the stages (or folders) that it reads, by
 role. `load` checks everything that can be checked without running anything and tells every
-error at once, each with its path; `execution.run` runs what it returns.
+error at once, each with its path; `execution.run` runs what it returns. `axes` make a stage stand
+for many: see `sweep.py`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ import fsspec
 import yaml
 from pydantic import ValidationError
 
-from rayonale import stages
+from rayonale import stages, sweep
 from rayonale.stages import Settings, Stage
 
-_TOP_LEVEL = ("name", "description", "runs", "stages")
+_TOP_LEVEL = ("name", "description", "runs", "parallel", "axes", "stages")
 
 
 class RecipeError(ValueError):
@@ -61,7 +62,11 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; `stages` is in the order in which they run."""
+    """A checked recipe; `stages` is in the order in which they run.
+
+    Attributes:
+        parallel: how many trainings may run at once; the machine must have room for them.
+    """
 
     name: str
     description: str
@@ -69,6 +74,7 @@ class Recipe:
     stages: Mapping[str, PlannedStage]
     source: str = ""
     overrides: tuple[str, ...] = field(default=())
+    parallel: int = 1
 
 
 def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -76,7 +82,8 @@ def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         uri: path or URI of the YAML file.
-        overrides: `a.b.c=value` assignments (values are YAML), applied in order.
+        overrides: `a.b.c=value` assignments (values are YAML), applied in order; those of a
+            single cell of a sweep come last.
 
     Raises:
         RecipeError: with every problem found.
@@ -91,31 +98,51 @@ def load(uri: str, overrides: Iterable[str] = ()) -> Recipe:
     if not isinstance(document, dict):
         raise RecipeError(uri, [f"found {type(document).__name__}, expected a mapping"])
     overrides = tuple(overrides)
-    problems = [p for o in overrides if (p := _override(document, o))]
+    of_cells = [o for o in overrides if _names_a_cell(document, o)]
+    problems = [p for o in overrides if o not in of_cells and (p := _override(document, o))]
     if problems:
         raise RecipeError(uri, problems)
-    return parse(document, source=uri, overrides=overrides)
+    return parse(document, source=uri, overrides=overrides, of_cells=of_cells)
 
 
-def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Check a recipe that is already a mapping; see `load`."""
+def parse(
+    document: dict[str, Any],
+    source: str,
+    overrides: tuple[str, ...] = (),
+    of_cells: Iterable[str] = (),
+) -> Recipe:
+    """Check a recipe that is already a mapping; see `load`.
+
+    Args:
+        overrides: what was applied to it, for the record.
+        of_cells: those among them that are still to be applied, once sweeps are expanded.
+    """
     problems = [
         f"{key}: unknown key; expected {', '.join(_TOP_LEVEL)}"
         for key in document
         if key not in _TOP_LEVEL
     ]
-    raw_stages = document.get("stages")
-    if not isinstance(raw_stages, dict) or not raw_stages:
+    written = document.get("stages")
+    if not isinstance(written, dict) or not written:
         raise RecipeError(source, [*problems, "stages: expected a mapping of named stages"])
+    swept = sweep.expand(document)
+    problems += swept.problems
+    raw_stages = swept.stages
+    problems += [p for o in of_cells if (p := _override({"stages": raw_stages}, o))]
     title = str(document.get("name") or Path(source).stem)
     if not re.fullmatch(r"[\w-][\w.-]*", title):
         problems.append(
             f"name: found {title!r}, expected letters, digits, '-', '_' and '.' (it names a folder)"
         )
-    twice = sorted(name for name, n in Counter(map(str, raw_stages)).items() if n > 1)
+    parallel = document.get("parallel", 1)
+    if not isinstance(parallel, int) or parallel < 1:
+        problems.append(f"parallel: found {parallel!r}, expected how many trainings run at once")
+    twice = sorted(name for name, n in Counter(map(str, written)).items() if n > 1)
     problems += [f"stages.{name}: given twice (as a number and as text)" for name in twice]
     planned: dict[str, PlannedStage] = {}
     for name, raw in raw_stages.items():
+        if str(name) in swept.broken:
+            continue
         stage_problems, stage = _parse_stage(str(name), raw)
         problems += stage_problems
         if stage is not None:
@@ -126,7 +153,7 @@ def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()
     if not problems:
         problems += _check_flow(ordered)
     if problems:
-        raise RecipeError(source, problems)
+        raise RecipeError(source, swept.told_once(problems))
     return Recipe(
         name=title,
         description=str(document.get("description") or "").strip(),
@@ -134,6 +161,7 @@ def parse(document: dict[str, Any], source: str, overrides: tuple[str, ...] = ()
         stages={name: planned[name] for name in ordered_names(ordered)},
         source=source,
         overrides=overrides,
+        parallel=parallel,
     )
 
 
@@ -156,6 +184,15 @@ class _UniqueKeys(yaml.SafeLoader):
 _UniqueKeys.add_implicit_resolver(  # YAML 1.1 would read 5e-7 as text
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+def _names_a_cell(document: dict[str, Any], assignment: str) -> bool:
+    """Whether an override is of a stage that only a sweep's expansion gives."""
+    head, _, rest = assignment.strip().partition(".")
+    written = document.get("stages")
+    known = map(str, written) if isinstance(written, dict) else ()
+    name = rest.partition(".")[0].partition("=")[0]
+    return sweep.AXES in document and head == "stages" and name not in known
 
 
 def _override(document: dict[str, Any], assignment: str) -> str | None:

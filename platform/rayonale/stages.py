@@ -41,6 +41,7 @@ REGISTRY: dict[str, str] = {
     "goals": "rayonale.enrich.goals:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
+    "permute_rationales": "rayonale.enrich.permuted:STAGE",
     "reference_logprobs": "rayonale.enrich.reference:STAGE",
     "train": "rayonale.train.stage:STAGE",
     "samples": "rayonale.enrich.samples:STAGE",
@@ -52,6 +53,7 @@ REGISTRY: dict[str, str] = {
     "arena_hard": "rayonale.evaluate.arena_hard_stage:STAGE",
     "alpaca_eval": "rayonale.evaluate.leaderboard:STAGE",
     "harness": "rayonale.evaluate.harness:STAGE",
+    "study": "rayonale.evaluate.study:STAGE",
     "report": "rayonale.report.stage:STAGE",
 }
 
@@ -171,6 +173,7 @@ class Stage:
         external_inputs: function of the settings that gives fingerprints of things outside the
             recipe (raw files): their change makes the stage run again.
         own_devices: it computes on GPUs itself: engines that hold any are stopped before it runs.
+        beside: it works in processes of its own, so that several may run at once.
         validate: further checks of settings against roles that need no data; returns messages.
         gives: what it leaves behind: `rows`, `model`, or both.
         estimate: what a run of it will take (`rayonale.planning`): (outlook, settings) → Estimate;
@@ -184,6 +187,7 @@ class Stage:
     adds: tuple[str, ...] = ()
     gives: tuple[str, ...] = ("rows",)
     own_devices: bool = False
+    beside: bool = False
     sources: Callable[[Any], list[str]] = lambda settings: []
     external_inputs: Callable[[Any], Mapping[str, str]] = lambda settings: {}
     validate: Callable[[Any], list[str]] = lambda settings: []

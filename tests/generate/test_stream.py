@@ -51,6 +51,20 @@ def test_rows_rejects_and_a_rerun_that_does_nothing(pool: EnginePool, tmp_path: 
     assert finish.split(work, out) == (count, rejects)
 
 
+def test_threads_of_the_driver_give_the_same_rows(pool: EnginePool, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "rows", 40)
+    found = []
+    for in_driver in (False, True):
+        work, out = str(tmp_path / f"work-{in_driver}"), str(tmp_path / f"out-{in_driver}")
+        report = stream.generate(
+            folder, work, Answer(), pool, identity="a", unit_rows=9, in_driver=in_driver
+        )
+        assert report.rows == 40 and report.tokens > 0
+        finish.split(work, out)
+        found.append(list(storage.read_rows(f"{out}/rows")))
+    assert found[0] == found[1] and len(found[0]) == 40
+
+
 def test_change_may_reject_and_an_empty_result_keeps_its_columns(
     pool: EnginePool, tmp_path: Path
 ) -> None:

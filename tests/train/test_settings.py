@@ -19,6 +19,7 @@ from rayonale.train.settings import TrainSettings
         ({"allow_other_reference": True}, "loss 'sft' has no reference"),
         ({"limit": 1.5}, "limit"),
         ({"limit": 0}, "limit"),
+        ({"limit_seed": 1}, "limit_seed: without a limit"),
         ({"learnin_rate": 1}, "learnin_rate"),
         ({"loss": {"name": "sft", "beta": 1}}, r"loss\.beta"),
     ],

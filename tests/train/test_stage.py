@@ -254,6 +254,23 @@ def test_a_smaller_limit_is_a_subset(
     assert ids[8] < ids[0.5] < ids[None]
 
 
+def test_another_seed_of_the_limit_takes_other_rows(
+    ray_session: None, rows: str, micro_model: str, tmp_path: Path
+) -> None:
+    encoding = stage.encoding_of(
+        TrainSettings(model=micro_model, loss="sft"), micro_model, stage.RationalePrompt()
+    )
+    ids = {}
+    for seed, limit in ((1, 14), (1, 28), (2, 14), (None, 14)):
+        out = str(tmp_path / f"{seed}-{limit}")
+        (shard,) = stage.shards.tokenise(rows, "train", limit, encoding, out, seed=seed)
+        ids[seed, limit] = set(stage.shards.TokenRows([shard], ("chosen",)).column("id"))
+        assert len(ids[seed, limit]) == limit
+    assert ids[1, 14] < ids[1, 28]
+    # of 56 rows two draws of 14 share 3.5 on average
+    assert len(ids[1, 14] & ids[2, 14]) < 9 and len(ids[1, 14] & ids[None, 14]) < 9
+
+
 def test_more_scorers_than_the_machine_holds_are_refused(
     ray_session: None, micro_model: str, rows: str, tmp_path: Path
 ) -> None:

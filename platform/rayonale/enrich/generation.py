@@ -27,6 +27,8 @@ class ModelSettings(Settings):
         engine: how the model is run.
         endpoint: an OpenAI-compatible endpoint that generates in the model's place.
         unit_rows: rows in one unit of work; a killed run repeats at most the units in flight.
+        in_driver: ask the engines from threads of the driver, without Ray Data: for passes of at
+            most some thousand rows, where starting its workers takes longer than the work.
     """
 
     model: str = "tinyworld"
@@ -35,6 +37,7 @@ class ModelSettings(Settings):
     engine: EngineOptions = EngineOptions()
     endpoint: EndpointOptions | None = None
     unit_rows: int = Field(default=64, ge=1)
+    in_driver: bool = False
 
     @model_validator(mode="after")
     def _an_endpoint_replaces_the_engine(self) -> ModelSettings:
@@ -89,6 +92,7 @@ def run_pass(
         identity=context.fingerprint,
         name=context.name,
         unit_rows=settings.unit_rows,
+        in_driver=settings.in_driver,
     )
     report.start_seconds = starting
     return report, work

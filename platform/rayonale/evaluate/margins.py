@@ -262,6 +262,21 @@ def margins_of(policy: str, beta: float, margins: Sequence[float]) -> dict[str, 
     }
 
 
+def slope_at_zero(margins: Sequence[float], reach: float = 0.05) -> float | None:
+    """How steeply a sorted curve crosses zero, in nats per 1 % of pairs; None when it does not.
+
+    Args:
+        margins: sorted, evenly spaced over the pairs.
+        reach: share of pairs to each side of the crossing that the slope is taken over.
+    """
+    if len(margins) < 3 or not margins[0] < 0 < margins[-1]:
+        return None
+    at = next(place for place, value in enumerate(margins) if value >= 0)
+    step = max(1, round(reach * len(margins)))
+    low, high = max(0, at - step), min(len(margins) - 1, at + step)
+    return (margins[high] - margins[low]) / (100 * (high - low) / len(margins))
+
+
 STAGE = Stage(
     kind="margins",
     settings=MarginSettings,

@@ -102,7 +102,7 @@ class Engines:
                 continue
             for replica in pool.replicas:
                 ray.kill(replica)
-            del self._running[key]
+            self._running.pop(key, None)  # two stages that start at once may both be here
 
     def close(self) -> None:
         """Stop all engines."""

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -122,6 +123,7 @@ def generate(
     identity: str,
     name: str = "generate",
     unit_rows: int = 64,
+    in_driver: bool = False,
 ) -> PassReport:
     """Run a task over a folder of rows, leaving one file a unit in `work`; resumes by itself.
 
@@ -130,6 +132,8 @@ def generate(
         work: folder for the units' files; what an earlier, killed call left there is kept.
         identity: fingerprint of everything that the outputs depend on (the stage's).
         unit_rows: rows in a unit, which is also what a kill can cost per unit in flight.
+        in_driver: threads of this process ask the engines, without Ray Data, whose workers' start
+            takes longer than a small pass.
 
     Raises:
         EngineDead: an engine died more often than it may be restarted.
@@ -145,7 +149,7 @@ def generate(
         return report
     begun = told = time.monotonic()
     done, first, last = report.rows_resumed, float("inf"), 0.0
-    for line in _numbers(todo, work, task, pool):
+    for line in (_by_threads if in_driver else _numbers)(todo, work, task, pool):
         done += line["rows"]
         report.tokens += line["tokens"]
         report.prompt_tokens += line["prompt_tokens"]
@@ -214,6 +218,20 @@ def _numbers(todo: list[Unit], work: str, task: Task, pool: EnginePool) -> Itera
     )
     for line in dataset.iter_rows():
         yield {key: int(value) for key, value in line.items()}
+
+
+def _by_threads(
+    todo: list[Unit], work: str, task: Task, pool: EnginePool
+) -> Iterator[dict[str, int]]:
+    """Run the units on threads of this process; yields each unit's counts as it is written."""
+    worker = _UnitWorker(work, task, pool)
+    with ThreadPoolExecutor(_units_in_flight(todo, pool)) as threads:
+        try:
+            for line in as_completed([threads.submit(worker._unit, unit) for unit in todo]):
+                yield line.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def quiet() -> None:

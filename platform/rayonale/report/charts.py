@@ -32,7 +32,11 @@ from rayonale.report.drawing import (
 
 @dataclass(frozen=True)
 class Series:
-    """One line: a name for the legend, a colour class, points; None in `ys` leaves a gap."""
+    """One line: a name for the legend, a colour class, points; None in `ys` leaves a gap.
+
+    Attributes:
+        bars: (low, high) of each point, drawn as a whisker, those of several lines side by side.
+    """
 
     name: str
     css: str
@@ -40,6 +44,7 @@ class Series:
     ys: Sequence[float | None]
     dashed: bool = False
     marks: bool = False
+    bars: Sequence[tuple[float, float]] = ()
 
     def points(self) -> list[tuple[float, float]]:
         """Points that can be drawn."""
@@ -78,16 +83,22 @@ def lines(
         return None
     everything = [point for _, points in drawn for point in points]
     heights = [b for _, b in everything] + ([level] if level is not None else [])
+    heights += [end for one, _ in drawn for bar in one.bars for end in bar]
     x, y = axes(span([a for a, _ in everything], 0.0), y_range or span(heights))
     whole = all(isinstance(place, int) for one in series for place in one.xs)
     body = frame(x, y, x_label, y_label, whole=whole)
     if level is not None:
         body.append(Markup('<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             x.start, x.end, y.at(level), y.at(level)))  # fmt: skip
+    barred = [one.name for one, _ in drawn if one.bars]
     for one, points in drawn:
         css = f"line {one.css}" + (" dashed" if one.dashed else "")
         body.append(Markup('<path class="{}" d="{}"><title>{}</title></path>').format(
             css, path(points, x, y), one.name))  # fmt: skip
+        aside = 4 * (barred.index(one.name) - (len(barred) - 1) / 2) if one.bars else 0.0
+        for a, (low, high) in zip(one.xs, one.bars, strict=False):
+            body.append(Markup('<line class="whisker thin {}" x1="{x}" x2="{x}" y1="{}" y2="{}"/>')
+                        .format(one.css, y.at(low), y.at(high), x=x.at(a) + aside))  # fmt: skip
         for a, b in points if one.marks or len(points) == 1 else []:
             body.append(Markup('<circle class="mark {}" cx="{}" cy="{}" r="3.5"/>').format(
                 one.css, x.at(a), y.at(b)))  # fmt: skip

@@ -36,16 +36,21 @@ class Evidence:
         outputs: stages in the order in which they ran (ancestors first).
         limits: how much is shown.
         colours: policy → CSS class of its colour, the same in every plot.
+        cells: policy → method, size and seed, of the policies of a sweep.
+        hidden: stages of cells that others stand for: of a sweep the cells of the largest size
+            and the first seed are shown one by one, all others only together.
     """
 
     title: str
     outputs: Sequence[StageOutput]
     limits: Limits = field(default_factory=Limits)
     colours: Mapping[str, str] = field(default_factory=dict)
+    cells: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
 
     def of_kind(self, *kinds: str) -> list[StageOutput]:
-        """Stages of some kinds, in order."""
-        return [output for output in self.outputs if output.kind in kinds]
+        """Stages of some kinds that are shown one by one, in order."""
+        return [o for o in self.outputs if o.kind in kinds and o.name not in self.hidden]
 
     def reads(self, output: StageOutput) -> dict[str, list[str]]:
         """Role → names of what a stage read in it."""
@@ -58,11 +63,15 @@ class Evidence:
         return found
 
     def table(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """A table out of the `details` of every stage of a kind, put together."""
+        """A table out of the `details` of every stage of a kind, put together.
+
+        Rows of hidden policies are left out.
+        """
         return [
             {**row, "stage": output.name}
             for output in self.of_kind(kind)
             for row in output.manifest.get("details", {}).get(name) or []
+            if self.hidden.isdisjoint(str(row.get(who)) for who in ("policy", "a", "b"))
         ]
 
     def colour(self, policy: str) -> str:
@@ -83,7 +92,10 @@ def gather(read: Sequence[StageOutput], title: str, limits: Limits | None = None
     for output in read:
         _follow(output, found)
     outputs = _named_apart(list(found.values()))
-    return Evidence(title, outputs, limits or Limits(), _colours(outputs))
+    cells = _cells(outputs)
+    return Evidence(
+        title, outputs, limits or Limits(), _colours(outputs, cells), cells, _hidden(outputs, cells)
+    )
 
 
 def _follow(output: StageOutput, found: dict[str, StageOutput]) -> None:
@@ -123,13 +135,46 @@ def _open(uri: str) -> StageOutput | None:
     return StageOutput(manifest["name"], uri, manifest["fingerprint"], manifest["kind"], manifest)
 
 
-def _colours(outputs: Sequence[StageOutput]) -> dict[str, str]:
-    """Policies in training order, then any other that was compared (the base model, say)."""
+def _colours(
+    outputs: Sequence[StageOutput], cells: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Policies in training order, then any other that was compared (the base model, say).
+
+    Cells of a sweep have the colour of their method, which is a name of its own.
+    """
     names = [output.name for output in outputs if output.kind == "train"]
     for output in outputs:
         names += [str(name) for name in output.manifest.get("details", {}).get("policies", [])]
-    unique = list(dict.fromkeys(names))
-    return {name: f"s{min(at + 1, SLOTS)}" for at, name in enumerate(unique)}
+    owners = {name: str(cells[name]["method"]) if name in cells else name for name in names}
+    slots = {owner: at for at, owner in enumerate(dict.fromkeys(owners.values()), start=1)}
+    owners |= {owner: owner for owner in slots}
+    return {name: f"s{min(slots[owner], SLOTS)}" for name, owner in owners.items()}
+
+
+def _cells(outputs: Sequence[StageOutput]) -> dict[str, Mapping[str, Any]]:
+    """Policies of the sweeps that study stages are about."""
+    return {
+        str(cell["policy"]): cell
+        for output in outputs
+        if output.kind == "study"
+        for cell in output.manifest.get("details", {}).get("cells") or []
+    }
+
+
+def _hidden(
+    outputs: Sequence[StageOutput], cells: Mapping[str, Mapping[str, Any]]
+) -> frozenset[str]:
+    """Cells that others of their method stand for, and the stages that sample them."""
+    shown: dict[str, tuple[Any, str]] = {}
+    for policy, cell in cells.items():
+        rank = (-cell["size"], cell["seed"])
+        shown[cell["method"]] = min(shown.get(cell["method"], (rank, policy)), (rank, policy))
+    hidden = set(cells) - {policy for _, policy in shown.values()}
+    for output in outputs:
+        model = (output.manifest.get("inputs") or {}).get("model")
+        if output.kind == "samples" and isinstance(model, dict) and model.get("name") in hidden:
+            hidden.add(output.name)
+    return frozenset(hidden)
 
 
 def has_rows(output: StageOutput) -> bool:

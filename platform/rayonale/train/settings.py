@@ -89,6 +89,8 @@ class TrainSettings(Settings):
         max_length, max_prompt_length: tokens; rows over them are left out and counted, never cut.
         limit, validation_limit: rows to use, by stable hash order, so that a smaller limit is a
             subset of a larger one. An integer is a number, a float at most 1.0 a share.
+        limit_seed: another stable order of the training rows, so that a limit takes others (the
+            rows of a repetition); None orders by the hash of the id alone.
         allow_other_reference: let reference log-probabilities come from another model than the
             one that training starts from.
     """
@@ -135,6 +137,7 @@ class TrainSettings(Settings):
     max_length: int = Field(default=2_048, gt=1)
     max_prompt_length: int | None = Field(default=None, gt=0)
     limit: Limit | None = None
+    limit_seed: int | None = None
     validation_limit: Limit | None = None
     allow_other_reference: bool = False
 
@@ -165,6 +168,12 @@ class TrainSettings(Settings):
             problems.append(f"allow_other_reference: loss {self.loss.name!r} has no reference")
         if problems:
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _limit_seed_fits(self) -> TrainSettings:
+        if self.limit_seed is not None and self.limit is None:
+            raise ValueError("limit_seed: without a limit all rows are used, whatever their order")
         return self
 
     def warmup(self, steps: int) -> int:

@@ -64,21 +64,28 @@ def chunks_of(rows: str, most: int = 20_000) -> list[Chunk]:
     return found
 
 
-def id_rank(ids: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Stable hash of ids, [rows] uint64: rows with the smallest come first under a limit."""
-    return np.array([xxhash.xxh3_64_intdigest(i.encode()) for i in ids], dtype=np.uint64)
+def id_rank(ids: Sequence[str], seed: int | None = None) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Stable hash of ids, [rows] uint64: rows with the smallest come first under a limit.
+
+    Args:
+        seed: of another order.
+    """
+    salt = "" if seed is None else f"{seed}:"
+    return np.array([xxhash.xxh3_64_intdigest(f"{salt}{i}".encode()) for i in ids], dtype=np.uint64)
 
 
-def limit_rank(rows: str, split: str, limit: int | float | None) -> int | None:
+def limit_rank(
+    rows: str, split: str, limit: int | float | None, seed: int | None = None
+) -> int | None:
     """Largest rank that a limit lets through; None lets all through.
 
-    A smaller limit takes a subset of what a larger one takes.
+    A smaller limit takes a subset of what a larger one (of the same seed) takes.
 
     Raises:
         ValueError: the split has no rows, or fewer than the limit asks for.
     """
     parts = [
-        id_rank(batch.column("id").filter(_is(batch.column("split"), split)).to_pylist())
+        id_rank(batch.column("id").filter(_is(batch.column("split"), split)).to_pylist(), seed)
         for batch in storage.dataset(rows).to_batches(columns=["id", "split"])
     ]
     ranks = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
@@ -99,7 +106,13 @@ def _is(column: Any, value: str) -> Any:
 
 
 def tokenise_chunk(
-    chunk: Chunk, split: str, highest: int | None, encoding: Encoding, out: str
+    chunk: Chunk,
+    split: str,
+    highest: int | None,
+    encoding: Encoding,
+    out: str,
+    *,
+    seed: int | None = None,
 ) -> str:
     """Tokenise one chunk's rows of a split; writes `<out>/<split>-<number>.arrow` and rejects.
 
@@ -112,7 +125,9 @@ def tokenise_chunk(
     tokenizer = encoding.tokenizer()
     kept, rejects = [], []
     for row in chunk.read([*dict.fromkeys([*encoding.columns(), "split"])]).to_pylist():
-        if row["split"] != split or (highest is not None and id_rank([row["id"]])[0] > highest):
+        if row["split"] != split:
+            continue
+        if highest is not None and id_rank([row["id"]], seed)[0] > highest:
             continue
         example, left_out = encode(tokenizer, row, encoding)
         if example is not None:
@@ -133,17 +148,27 @@ def _ipc(table: pa.Table) -> bytes:
 
 
 def tokenise(
-    rows: str, split: str, limit: int | float | None, encoding: Encoding, out: str
+    rows: str,
+    split: str,
+    limit: int | float | None,
+    encoding: Encoding,
+    out: str,
+    *,
+    seed: int | None = None,
 ) -> list[str]:
-    """Shards of a split, in order; spread over the cluster when there are several chunks."""
-    highest = limit_rank(rows, split, limit)
+    """Shards of a split, in order; spread over the cluster when there are several chunks.
+
+    Args:
+        limit: rows of the split to take, `seed`: of the order in which they are taken.
+    """
+    highest = limit_rank(rows, split, limit, seed)
     chunks = chunks_of(rows)
     if len(chunks) == 1:  # a worker's start would take longer than the work
-        return [tokenise_chunk(chunks[0], split, highest, encoding, out)]
+        return [tokenise_chunk(chunks[0], split, highest, encoding, out, seed=seed)]
     import ray
 
     task = ray.remote(tokenise_chunk).options(max_retries=3)
-    return list(ray.get([task.remote(c, split, highest, encoding, out) for c in chunks]))
+    return list(ray.get([task.remote(c, split, highest, encoding, out, seed=seed) for c in chunks]))
 
 
 def rejects_of(out: str) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,9 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
     require_columns(context, settings)
     encoding = encoding_of(settings, start, rationale_prompt(context, settings))
     tokens = storage.join(context.out, storage.WORK, "tokens")
-    train = shards.tokenise(rows, "train", settings.limit, encoding, tokens)
+    train = shards.tokenise(
+        rows, "train", settings.limit, encoding, tokens, seed=settings.limit_seed
+    )
     validation = tokenise_validation(rows, settings, encoding, tokens)
     rejects = list(shards.rejects_of(tokens))
     storage.write_rows(storage.join(context.out, storage.REJECTS), iter(rejects), REJECT)
@@ -282,6 +284,7 @@ STAGE = Stage(
     sources=sources,
     gives=("model",),
     own_devices=True,
+    beside=True,
     reads={
         "rows": Reads("rows", columns=("id", "split", "prompt")),
         "model": Reads("model", optional=True),

@@ -12,6 +12,7 @@ from rayonale.report.page import Section
 
 ORDER = (
     "headline",
+    "study",
     "comparisons",
     "benchmarks",
     "scores",

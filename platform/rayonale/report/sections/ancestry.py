@@ -53,10 +53,15 @@ def _yaml(settings: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=90).strip()
 
 
+def _drawn(evidence: Evidence) -> list[StageOutput]:
+    """Stages that the drawing has: of a sweep only the cells that stand for the others."""
+    return [output for output in evidence.outputs if output.name not in evidence.hidden]
+
+
 def layers(evidence: Evidence) -> list[list[str]]:
     """Stages by their distance from the raw data, so that lines only go down."""
     depth: dict[str, int] = {}
-    for output in evidence.outputs:  # ancestors come first
+    for output in _drawn(evidence):  # ancestors come first
         above = [n for names in evidence.reads(output).values() for n in names if n in depth]
         depth[output.name] = 1 + max((depth[name] for name in above), default=-1)
     found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
@@ -93,9 +98,9 @@ def drawing(evidence: Evidence) -> Markup:
     kept = direct_reads(evidence)
     lines: list[Markup] = []
     boxes: list[Markup] = []
-    for output in evidence.outputs:
+    for output in _drawn(evidence):
         x, y = place[output.name]
-        lines += [_line(place[name], (x, y)) for name in kept[output.name]]
+        lines += [_line(place[name], (x, y)) for name in kept[output.name] if name in place]
         boxes.append(
             Markup('<a href="#{anchor}"><rect class="node {css}" x="{x}" y="{y}" width="{w}" '
                    'height="{h}" rx="6"/><text class="name" x="{tx}" y="{ty}">{name}</text>'

@@ -55,12 +55,16 @@ def _add(card: dict[str, Any], row: dict[str, Any], evidence: Evidence) -> None:
     limit = evidence.limits.text
     for side in ("a", "b"):
         policy = row[f"policy_{side}"]
+        if policy in evidence.hidden:
+            continue
         answer = card["answers"].setdefault(
             policy, {"text": visible(row[f"response_{side}"], limit), "scores": {}}
         )
         if row["judge_kind"] == "scorer":
             answer["scores"][row["judge"]] = _score(row, side)
-    if row["judge_kind"] == "llm":
+    if row["judge_kind"] == "llm" and evidence.hidden.isdisjoint(
+        (row["policy_a"], row["policy_b"])
+    ):
         sides = f"{row['policy_a']} against {row['policy_b']}"
         winner = {1.0: row["policy_a"], 0.0: row["policy_b"]}.get(row["outcome"], "tie")
         flipped = " (the two orders disagree)" if row["flipped"] else ""

@@ -12,7 +12,10 @@ from rayonale.report.page import Section, render
 
 def section(evidence: Evidence) -> Section | None:
     """Cards of claims: one a question, with every judge's answer; or that no judge had one."""
-    entries = evidence.table("win_rates", "win_rates")
+    compared = evidence.table("win_rates", "win_rates")
+    entries = [e for e in compared if not evidence.cells.keys() & {e["a"], e["b"]}]
+    if compared and not entries:
+        return None  # all are cells of a sweep: one seed's answer is none, the study has it
     judges = [fact["judge"] for fact in evidence.table("win_rates", "judges")]
     if not entries and not judges:
         return None

@@ -17,7 +17,7 @@ def section(evidence: Evidence) -> Section | None:
     stages = [s for s in evidence.outputs if s.manifest.get("rows_in") or _counted(s)]
     if not stages:
         return None
-    rows = [_stage(stage) for stage in stages]
+    rows = [_stage(s) for s in stages if s.name not in evidence.hidden or _counted(s)]
     blocks = [
         {"stage": stage.name, "reasons": _examples(stage, evidence)}
         for stage in stages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rayonale.report.evidence import Evidence
@@ -24,8 +25,10 @@ def section(evidence: Evidence) -> Section | None:
         return None
     longest = max(float(stage.manifest["seconds"]) for stage in timed) or 1.0
     total = sum(float(stage.manifest["seconds"]) for stage in timed)
-    rows = [_stage(stage, longest) for stage in timed]
-    both = [row for row in rows if row["expected"] is not None]
+    every = [_stage(stage, longest) for stage in timed]
+    rows = [row for row in every if row["stage"] not in evidence.hidden]
+    rows += _together([row for row in every if row["stage"] in evidence.hidden], longest)
+    both = [row for row in every if row["expected"] is not None]
     expected = sum(row["expected"] for row in both)
     took = sum(row["seconds"] for row in both)
     html = render(
@@ -36,6 +39,26 @@ def section(evidence: Evidence) -> Section | None:
     if both:
         numbers |= {"expected_seconds": expected, "expected_took": took}
     return Section("time", "Time", html, numbers)
+
+
+def _together(rows: Sequence[dict[str, Any]], longest: float) -> list[dict[str, Any]]:
+    """Stages of a sweep's other cells, a row for each kind."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
+    return [
+        {
+            "stage": f"{len(some)} more",
+            "kind": kind,
+            "seconds": (seconds := sum(row["seconds"] for row in some)),
+            "width": min(100.0, 100 * seconds / longest),
+            "expected": None
+            if any(row["expected"] is None for row in some)
+            else sum(row["expected"] for row in some),
+            "rates": [],
+        }
+        for kind, some in kinds.items()
+    ]
 
 
 def _stage(stage: StageOutput, longest: float) -> dict[str, Any]:
