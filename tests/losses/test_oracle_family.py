@@ -1,4 +1,4 @@
-"""The oracle's loss, DRDO and e-DPO by hand: each number is worked out from the formula's letters."""
+"""The oracle's loss, DRDO and e-DPO by hand: numbers are worked out from the formula's letters."""
 
 import math
 
@@ -134,7 +134,9 @@ def test_focal_preference_is_finite_with_finite_gradients(
 def test_with_sums_the_second_factor_is_the_likelihood(chosen: float, rejected: float) -> None:
     """1 − π(y_l) is 1: the term is a focal-weighted negative log-likelihood."""
     found = drdo.focal_preference(t(chosen), t(rejected), gamma=2).item()
-    weight = math.exp(2 * -math.log1p(math.exp(chosen - rejected))) if chosen - rejected < 700 else 0
+    weight = (
+        math.exp(2 * -math.log1p(math.exp(chosen - rejected))) if chosen - rejected < 700 else 0
+    )
     assert found == pytest.approx(-weight * chosen, rel=1e-6, abs=1e-7)
 
 

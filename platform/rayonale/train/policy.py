@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from rayonale.train import attention
 from rayonale.train.attention import Kernel
 from rayonale.train.batches import Batch
+from rayonale.train.reward_head import RewardHead
 
 # Float32 logits that exist at once, in bytes; the head works through response tokens in chunks.
 HEAD_BYTES = 1 << 28
@@ -29,9 +30,10 @@ class Policy(nn.Module):
     predict response tokens only, in chunks: the full [B, L, V] logits never exist.
     """
 
-    def __init__(self, model: Any, kernel: Kernel = "sdpa") -> None:
+    def __init__(self, model: Any, kernel: Kernel = "sdpa", head: RewardHead | None = None) -> None:
         super().__init__()
         self.model = model
+        self.head = head
         self.kernel = kernel  # the one that the model was loaded with
 
     def forward(
@@ -45,8 +47,12 @@ class Policy(nn.Module):
         target: Tensor,
         owner: Tensor,
         owners: Tensor,
+        last: Tensor | None = None,
     ) -> Tensor:
-        """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S]."""
+        """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S].
+
+        With a reward head and `last`, [2, S]: these, and the sequences' rewards.
+        """
         decoder = self.model.get_decoder()
         output = decoder(
             input_ids=tokens,
@@ -54,9 +60,12 @@ class Policy(nn.Module):
             attention_mask=attention.mask(self.kernel, tree, segment),
             use_cache=False,
         )
-        hidden = output.last_hidden_state.flatten(0, 1)[predictor]  # [N, H]
-        logprob = self._token_logprobs(hidden, target)
-        return owners.float().index_add(0, owner, logprob)
+        states = output.last_hidden_state.flatten(0, 1)
+        logprob = self._token_logprobs(states[predictor], target)  # of [N, H]
+        sums = owners.float().index_add(0, owner, logprob)
+        if self.head is None or last is None:
+            return sums
+        return torch.stack([sums, self.head(states[last])])
 
     def _token_logprobs(self, hidden: Tensor, target: Tensor) -> Tensor:
         size = max(1, HEAD_BYTES // (4 * int(self.model.config.get_text_config().vocab_size)))
@@ -157,7 +166,9 @@ def check_forward(policy: Any, model: Any, batch: Batch, dtype: str, device: Any
     Raises:
         ValueError: they differ by more than rounding.
     """
-    packed = policy(**batch.inputs(device)).float().cpu()
+    inputs = batch.inputs(device)
+    inputs.pop("last", None)  # what is seen of attention is seen in the log-probabilities
+    packed = policy(**inputs).float().cpu()
     for number, (tokens, length) in sequences_alone(batch).items():
         ids = torch.tensor([tokens], device=device)
         logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
