@@ -38,6 +38,7 @@ REGISTRY: dict[str, str] = {
     "grade_rationales": "rayonale.enrich.grades:STAGE",
     "reference_logprobs": "rayonale.enrich.reference:STAGE",
     "train": "rayonale.train.stage:STAGE",
+    "score": "rayonale.enrich.rewards:STAGE",
     "samples": "rayonale.enrich.samples:STAGE",
     "win_rates": "rayonale.evaluate.win_rates:STAGE",
     "margins": "rayonale.evaluate.margins:STAGE",
