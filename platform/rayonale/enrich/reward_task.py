@@ -1,15 +1,17 @@
 """What scoring a row's responses is: the texts handed out, and the columns that come back.
 
-column                     texts          added
-chosen: [message]          one            reward_chosen: float, rewards_chosen: [float a member]
-responses: [[message], …]  each           reward_responses: [float], rewards_responses: [[float]]
-responses: [text, …]       each
+    column                     texts   added
+    chosen: [message]          one     reward_chosen: float, rewards_chosen: [float a member]
+    responses: [[message], …]  each    reward_responses: [float], rewards_responses: [[float]]
+    responses: [text, …]       each
+
+One pass an oracle; the last one gathers what the others left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -78,7 +80,7 @@ class RewardTask:
     members: int
     scorer: str
     member: int = 0
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     json_schema: dict[str, Any] | None = None
 
     def of_member(self, number: int) -> RewardTask:

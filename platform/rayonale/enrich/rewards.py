@@ -4,8 +4,8 @@
           ├─ a rubric of evaluate/scorers.py ─────────────────────┼─► reward_<column>
           └─ β(log π − log π_ref) of a policy (implicit.py) ──────┘   rewards_<column>, scorer
 
-    {"chosen": [assistant], "rejected": […]}  →  {"reward_chosen": 1.25, "rewards_chosen": [1.5, 1.0],
-                                                  …, "reward_scorer": "model=3f0c…;model=91ab…"}
+    {"chosen": [assistant], "rejected": […]}
+        →  {"reward_chosen": 1.25, "rewards_chosen": [1.5, 1.0], …, "reward_scorer": "model=3f…"}
 
 `reward_<column>` is the mean over an ensemble's members, `rewards_<column>` has each one's. What
 trains on rewards reads these columns only: no oracle is in memory then.
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rayonale import models, storage
+from rayonale.data.left_out import counts
 from rayonale.enrich import implicit
 from rayonale.enrich.generation import Split
 from rayonale.enrich.reward_task import RewardTask, RubricSource, shapes_of
@@ -26,6 +27,7 @@ from rayonale.generate import finish, stream
 from rayonale.generate.rewards import source_of
 from rayonale.generate.settings import EngineOptions
 from rayonale.generate.stream import PassReport
+from rayonale.records import REJECT
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
 Row = dict[str, Any]
@@ -113,12 +115,14 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
     reports, rejects = [], []
     for number, source in enumerate(sources):
         out = context.out if number == len(sources) - 1 else _member_folder(context, number)
-        report, work = _pass(context, settings, task.of_member(number), rows, source, number)
+        report, work = _pass(context, settings, task.of_member(number), rows, source=source)
         reports.append(report)
-        rows_out, counted = finish.split(work, out, task.without, task.gathered(number))
+        rows_out, _ = finish.split(work, out, task.without, task.gathered(number))
         rejects += list(storage.read_rows(storage.join(out, storage.REJECTS)))
         rows = storage.join(out, storage.ROWS)
-    return _result(context, rows_out, rejects, reports, told, columns)
+    return _result(
+        context, rows_out=rows_out, rejects=rejects, reports=reports, told=told, columns=columns
+    )
 
 
 def wanted_rows(context: StageContext, settings: ScoreSettings) -> str:
@@ -158,8 +162,8 @@ def pool(context: StageContext, settings: ByOracles, member: str) -> Any:
     source, vllm = source_of(member)
     if settings.backend == "vllm" and not vllm:
         raise ValueError(
-            f"{member}: there is only a reward head beside a causal LM, which vLLM cannot be given; "
-            "expected backend: transformers, or training with reward_head.classifier: true"
+            f"{member}: there is only a reward head beside a causal LM, which vLLM cannot be "
+            "given; expected backend: transformers, or training with reward_head.classifier: true"
         )
     if settings.backend == "transformers" or not vllm:
         return context.engines.get(source, settings.engine, "transformers")
@@ -175,11 +179,11 @@ def _pass(
     settings: ScoreSettings,
     task: RewardTask,
     rows: str,
+    *,
     source: Any,
-    number: int,
 ) -> tuple[PassReport, str]:
     """One member's pass over the rows; resumes by itself."""
-    work = storage.join(context.out, storage.WORK, f"units-{number}")
+    work = storage.join(context.out, storage.WORK, f"units-{task.member}")
     options: Row = {"identity": context.fingerprint, "unit_rows": settings.unit_rows}
     if isinstance(source, RubricSource):
         return stream.generate_here(rows, work, task, source, **options), work
@@ -188,6 +192,7 @@ def _pass(
 
 def _result(
     context: StageContext,
+    *,
     rows_out: int,
     rejects: list[Row],
     reports: list[PassReport],
@@ -195,9 +200,6 @@ def _result(
     columns: tuple[str, ...],
 ) -> StageResult:
     """Numbers of all passes; rejects of earlier members join the last one's."""
-    from rayonale.data.left_out import counts
-    from rayonale.records import REJECT
-
     place = storage.join(context.out, storage.REJECTS)
     storage.remove(place)
     storage.write_rows(place, iter(rejects), REJECT)
@@ -240,9 +242,10 @@ STAGE = Stage(
         "policy": Reads("model", optional=True),
         "reference": Reads("model", optional=True),
     },
-    adds=tuple(f"{name}_{column}" for name in ("reward", "rewards") for column in DEFAULT_COLUMNS)
-    + ("reward_scorer",),
+    adds=(
+        *(f"{name}_{column}" for name in ("reward", "rewards") for column in DEFAULT_COLUMNS),
+        "reward_scorer",
+    ),
     sources=_sources,
     validate=_validate,
-    own_devices=False,
 )
