@@ -33,6 +33,7 @@ REGISTRY: dict[str, str] = {
     "tinyworld_lists": "rayonale.tinyworld.lists:STAGE",
     "ingest": "rayonale.data.ingest:STAGE",
     "reshape": "rayonale.data.reshape:STAGE",
+    "ambiguity": "rayonale.data.ambiguity:STAGE",
     "goals": "rayonale.enrich.goals:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
