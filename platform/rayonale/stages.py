@@ -43,6 +43,7 @@ REGISTRY: dict[str, str] = {
     "samples": "rayonale.enrich.samples:STAGE",
     "win_rates": "rayonale.evaluate.win_rates:STAGE",
     "margins": "rayonale.evaluate.margins:STAGE",
+    "reward_accuracy": "rayonale.evaluate.reward_accuracy:STAGE",
     "alpaca_eval": "rayonale.evaluate.leaderboard:STAGE",
     "harness": "rayonale.evaluate.harness:STAGE",
     "report": "rayonale.report.stage:STAGE",

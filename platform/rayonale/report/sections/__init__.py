@@ -15,6 +15,7 @@ ORDER = (
     "comparisons",
     "scores",
     "margins",
+    "oracles",
     "training",
     "lengths",
     "rationales",
