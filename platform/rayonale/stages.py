@@ -41,6 +41,7 @@ REGISTRY: dict[str, str] = {
     "train": "rayonale.train.stage:STAGE",
     "score": "rayonale.enrich.rewards:STAGE",
     "samples": "rayonale.enrich.samples:STAGE",
+    "reference_texts": "rayonale.enrich.reference_texts:STAGE",
     "win_rates": "rayonale.evaluate.win_rates:STAGE",
     "margins": "rayonale.evaluate.margins:STAGE",
     "reward_accuracy": "rayonale.evaluate.reward_accuracy:STAGE",

@@ -16,6 +16,7 @@ ORDER = (
     "scores",
     "margins",
     "oracles",
+    "overoptimisation",
     "training",
     "lengths",
     "rationales",
