@@ -197,7 +197,7 @@ def test_an_ensemble_gives_the_trainers_rewards(
         "kind": "oracles",
         "oracles": [{"model": oracle} for oracle in oracles],
         "backend": backend,
-        "engine": {"threads": 1},
+        "engine": {"threads": 1, "kv_cache_gib": 0.1} if backend == "vllm" else {"threads": 1},
     }
     settings = ScoreSettings(scorer=scorer, splits=("test",), unit_rows=4)
     result = rewards.run(context(tmp_path, tiny_pairs, engines), settings)
@@ -212,4 +212,3 @@ def test_an_ensemble_gives_the_trainers_rewards(
         assert row["reward_scorer"].count("model=") == 2
     again = rewards.run(context(tmp_path, tiny_pairs, engines), settings)  # resumes: nothing to do
     assert again.metrics["rows_resumed"] == 20
-    engines.release()
