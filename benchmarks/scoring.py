@@ -130,9 +130,11 @@ def trainer_rewards(oracle: str, listed: list[dict[str, Any]], packed: bool) -> 
             prompt, response = tokens.encode_example(tokenizer, each["prompt"], said)  # type: ignore[arg-type]
             rows.append({"prompt": prompt, "response": response})
         fits = [len(row["prompt"]) + len(row["response"]) <= MAX_LEN for row in rows]
-        batch = collate(
-            [r for r, ok in zip(rows, fits, strict=True) if ok], ("response",), whole=True
-        )
+        kept = [row for row, fit in zip(rows, fits, strict=True) if fit]
+        if not kept:
+            rewards += [None] * len(rows)
+            continue
+        batch = collate(kept, ("response",), whole=True)
         with torch.no_grad():
             found = iter(policy(**batch.inputs("cpu"))[1].tolist())
         rewards += [next(found) if ok else None for ok in fits]

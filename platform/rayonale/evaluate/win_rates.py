@@ -24,6 +24,7 @@ from rayonale.evaluate.judges import VARIABLES, EndpointJudge, LlmJudge, PairJud
 from rayonale.evaluate.oracle_judge import OracleJudge, judge_by_reward
 from rayonale.evaluate.policies import Match, PolicySamples, find, match, read_policies
 from rayonale.evaluate.statistics import outcome
+from rayonale.prompts import variables
 from rayonale.records import REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -290,7 +291,10 @@ def _validate(settings: WinRateSettings) -> list[str]:
             choices = ", ".join(sorted(scorers.SCORERS))
             problems.append(f"judges.{number}.name: no scorer {judge.name!r}; choices: {choices}")
         elif isinstance(judge, PairJudge):
-            told = check_template(judge.template, VARIABLES)
+            unseen = frozenset() if judge.reference else frozenset({"reference"})
+            told = check_template(judge.template, VARIABLES - unseen)
+            if judge.reference and not told and "reference" not in variables(judge.template):
+                told = [f"reference: template {judge.template!r} does not show it"]
             problems += [f"judges.{number}.{message}" for message in told]
     return problems
 

@@ -17,6 +17,7 @@ ORDER = (
     "margins",
     "oracles",
     "overoptimisation",
+    "noise",
     "training",
     "lengths",
     "rationales",
