@@ -178,7 +178,7 @@ def judge_pairs(
     if judge.reference and (lacking := [i for i in items if i.get("reference") is None]):
         raise ValueError(
             f"judge {judge.name!r}: reference: chosen, but {len(lacking)} of {len(items)} pairs "
-            f"have no text in `chosen` (prompt {lacking[0]['prompt_id']}); expected samples of pairs"
+            f"have no text in `chosen` (prompt {lacking[0]['prompt_id']}): expected pairs' samples"
         )
     asked = [item for item in items if item["response_a"] != item["response_b"]]
     rows = [
