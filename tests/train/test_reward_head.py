@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.test_adapters import LORA, PlainEngine
 
 from rayonale import storage
 from rayonale.data import tokens
-from rayonale.train import classifier, reward_head
+from rayonale.train import adapters, classifier, export, loop, reward_head, shards
 from rayonale.train.batches import collate
 from rayonale.train.examples import Encoding, encode
+from rayonale.train.plan import make_plan
 from rayonale.train.policy import Policy, load_model
 from rayonale.train.reward_head import RewardHead
 from rayonale.train.settings import RewardHeadSettings, TrainSettings
@@ -179,3 +181,69 @@ def test_a_head_comes_back_from_its_folder(exported: Path, head: RewardHead) -> 
     assert torch.equal(reward_head.load(exported.parent).weight, head.weight)
     config = json.loads((exported / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
+
+
+# --- training and export ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+def test_a_trained_head_is_exported_or_dropped(
+    micro_model: str, rows: str, tmp_path: Path, lora: Any
+) -> None:
+    """Four steps of an oracle: the head learns (whole, beside adapters too), lies in the folder."""
+    from transformers import AutoModelForSequenceClassification
+
+    encoding = Encoding(micro_model, PAIR)
+    found = shards.tokenise(rows, "train", None, encoding, str(tmp_path / "tokens"))
+    token_rows = shards.TokenRows(found, PAIR, whole=True)
+    model = load_model(micro_model, "float32", 2_048)
+    settings = TrainSettings(loss="bradley_terry", lora=lora, learning_rate=1e-2, batch_pairs=14)
+    drawn = reward_head.make(model, settings.head(), 0, micro_model)  # type: ignore[arg-type]
+    before = drawn.weight.detach().clone()
+    if lora is not None:
+        adapters.attach(model, lora, seed=0)
+    engine = PlainEngine(Policy(model, head=drawn))
+    loop.train(
+        engine,
+        token_rows,
+        None,
+        settings=settings,
+        plan=make_plan(len(token_rows), 14, epochs=None, max_steps=4, seed=0),
+        hooks=loop.Hooks(lambda entry: None, lambda now: None, lambda now: None),
+        progress=loop.Progress(),
+        device=torch.device("cpu"),
+        rank=0,
+        world=1,
+    )
+    assert not torch.equal(drawn.weight, before)
+    probe = collate(token_rows.take([0, 1, 2]), PAIR, whole=True)
+    snapshot = export.take(engine, probe, rank=0, device=torch.device("cpu"))
+    assert snapshot is not None
+    for keep in (True, False):
+        out = tmp_path / f"model-{keep}"
+        kept = settings.head().model_copy(update={"keep": keep})  # type: ignore[union-attr]
+        export.export(
+            snapshot, start=micro_model, chat_template=None, dtype="float32", lora=lora,
+            head=kept, probe=probe, card="", uri=str(out),
+        )  # fmt: skip
+        assert reward_head.has_head(out) == (out / classifier.FOLDER).is_dir() == keep
+    again = Policy(
+        load_model(str(tmp_path / "model-True"), "float32", 2_048),
+        head=reward_head.load(tmp_path / "model-True"),
+    ).eval()
+    with torch.no_grad():
+        _, rewards = again(**probe.inputs("cpu"))
+    assert torch.allclose(rewards, snapshot.probe[1], atol=1e-4)
+    whole = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "model-True" / classifier.FOLDER, dtype="float32"
+    ).eval()
+    (row,) = token_rows.take([0])
+    with torch.no_grad():
+        alone_ = whole(torch.tensor([row["prompt"] + row["chosen"]])).logits.item()
+    assert alone_ == pytest.approx(rewards[probe.sequence["chosen"][0]].item(), abs=1e-4)
+
+
+def test_training_goes_on_from_a_head(exported: Path, head: RewardHead, model: Any) -> None:
+    settings = RewardHeadSettings(init="start")
+    found = reward_head.make(model, settings, 0, str(exported.parent))
+    assert torch.equal(found.weight, head.weight)

@@ -38,7 +38,7 @@ def write(source: Path, head: Tensor, folder: Path) -> None:
         language_model.resize_token_embeddings(pad + 1, mean_resizing=False)
     model = _classifier_of(language_model)
     with torch.no_grad():
-        model.score.weight.copy_(head.to(model.score.weight.dtype))
+        model.score.weight.copy_(head)  # stays float32: who loads it chooses the precision
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = pad
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -77,7 +77,5 @@ def _classifier_of(language_model: Any) -> Any:
             "head is; set reward_head.classifier: false to keep the head alone"
         )
     setattr(model, prefix, getattr(language_model, prefix))
-    model.score = torch.nn.Linear(
-        score.in_features, 1, bias=False, dtype=language_model.dtype, device="cpu"
-    )
+    model.score = torch.nn.Linear(score.in_features, 1, bias=False, device="cpu")
     return model
