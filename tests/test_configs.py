@@ -66,6 +66,39 @@ def test_the_study_has_its_curve_and_its_controls() -> None:
         assert have[control] == {(largest, seed) for seed in (1, 2, 3)}
 
 
+@pytest.mark.parametrize("name", ["tldr", "ultrafeedback"])
+def test_the_drdo_papers_settings(name: str) -> None:
+    """Oracle 1e-5 for an epoch, students 5e-6 for 1,000 steps of 64 pairs, 1,024 tokens, ZeRO-2."""
+    stages = recipe.load(str(CONFIGS / "drdo" / f"{name}.yaml")).stages
+    train = {n: s.settings.model_dump() for n, s in stages.items() if s.stage.kind == "train"}
+    losses = {n: settings["loss"] for n, settings in train.items()}
+    for settings in train.values():
+        assert (settings["batch_pairs"], settings["schedule"]) == (64, "cosine")
+        assert (settings["max_length"], settings["max_prompt_length"]) == (1024, 512)
+        assert settings["zero_stage"] == 2
+    for name_ in ("oracle", "ensemble_1", "ensemble_2", "ensemble_3"):
+        assert (train[name_]["learning_rate"], train[name_]["epochs"]) == (1e-5, 1)
+        assert losses[name_]["alpha"] == (0.01 if name_ == "oracle" else 0)
+    assert (train["sft"]["learning_rate"], train["sft"]["warmup_steps"]) == (1e-5, 100)
+    students = [n for n in train if n.startswith(("drdo", "dpo", "e_dpo"))]
+    assert len(students) == (9 if name == "tldr" else 3)
+    for student in students:
+        found = train[student]
+        assert (found["learning_rate"], found["max_steps"]) == (5e-6, 1000)
+        assert found["weight_decay"] == 0.05
+        assert stages[student].reads["model"] == "sft"
+        loss = losses[student]
+        expected = {"drdo": {"alpha": 0.1, "gamma": 2.0, "z": "sum"}}.get(
+            loss["name"], {"beta": 0.1}
+        )
+        assert {key: loss[key] for key in expected} == expected
+    samples = [s.settings.model_dump() for s in stages.values() if s.stage.kind == "samples"]
+    assert all(each["sampling"]["max_tokens"] == 256 for each in samples)
+    assert {each["sampling"]["top_p"] for each in samples} == {0.8}
+    temperatures = {each["sampling"]["temperature"] for each in samples}
+    assert temperatures == ({0.2, 0.5, 0.7, 0.9} if name == "ultrafeedback" else {0.7})
+
+
 def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
     path = str(CONFIGS / "rdpo" / "tinyworld.yaml")
     with pytest.raises(recipe.RecipeError) as caught:

@@ -29,6 +29,7 @@ FILES = {
     "ultrafeedback/binarized_train400": ("ultrafeedback", 400, {"chosen_equals_rejected": 1}),
     "webgpt/webgpt_comparisons_300": ("webgpt", 300, {"equal_scores": 85}),
     "prometheus/hhh_alignment_221": ("trl_standard", 221, {}),
+    "llmbar/llmbar_419": ("llmbar", 419, {}),
 }
 
 

@@ -48,6 +48,9 @@ def test_names_in_the_text_exist() -> None:
         ("rpo", {"beta": 0.2, "eta": 1.0, "distance": "bwd_kl"}),
         ("sppo", {"eta": 1000.0, "probability": "hard"}),
         ("nca", {"beta": 0.01, "tau": 1e-4}),
+        ("bradley_terry", {"alpha": 0.01, "margin": 0.0, "centring": 0.0, "nll": "sum"}),
+        ("drdo", {"alpha": 0.1, "gamma": 2.0, "z": "sum", "detach_focal": False}),
+        ("e_dpo", {"beta": 0.1, "ensemble": "mean_of_squares"}),
     ],
 )
 def test_defaults_are_the_documented_ones(name: str, defaults: dict) -> None:

@@ -37,6 +37,15 @@ OPTIONS: dict[str, dict] = {
     "nca": {"name": "nca", "beta": 0.1, "tau": 1.0},
     "infonca": {"name": "infonca", "beta": 0.1, "tau": 1.0},
     "infonca one-hot": {"name": "infonca"},
+    "e_dpo": {"name": "e_dpo"},
+    "e_dpo mean": {"name": "e_dpo", "ensemble": "mean_reward"},
+    "e_dpo minimum": {"name": "e_dpo", "ensemble": "minimum"},
+    "drdo": {"name": "drdo"},
+    "drdo mean": {"name": "drdo", "z": "mean", "gamma": 5.0},
+    "drdo detached": {"name": "drdo", "detach_focal": True},
+    "bradley_terry": {"name": "bradley_terry", "margin": 0.5, "centring": 0.01},
+    "bradley_terry plain": {"name": "bradley_terry", "alpha": 0.0},
+    "bradley_terry scores": {"name": "bradley_terry", "margin_scale": 0.5, "nll": "mean"},
     "rdpo": {"name": "rdpo", **RATIONALE},
     "rorpo": {"name": "rorpo", **RATIONALE},
     "rsimpo": {"name": "rsimpo", **RATIONALE},
@@ -55,8 +64,15 @@ def case(request: pytest.FixtureRequest) -> tuple[Loss, LossSettings]:
     return losses.of(settings), settings
 
 
-def scores_of(loss: Loss, logprob: dict[str, torch.Tensor], length: float | None = None) -> Scores:
-    """Rows of a loss: given log-probabilities, everything else fixed."""
+def scores_of(
+    loss: Loss,
+    logprob: dict[str, torch.Tensor],
+    length: float | None = None,
+    reward: dict[str, torch.Tensor] | None = None,
+) -> Scores:
+    """Rows of a loss: given log-probabilities and rewards, everything else fixed."""
+    if loss.rewards and reward is None:
+        reward = rewards_of(loss, None, next(iter(logprob.values())).dtype)
     draw = torch.Generator().manual_seed(1)
     dtype = next(iter(logprob.values())).dtype
 
@@ -75,6 +91,10 @@ def scores_of(loss: Loss, logprob: dict[str, torch.Tensor], length: float | None
         "label": torch.tensor([1.0, 0.0, 1.0], dtype=dtype),
         "goal": numbers("", 1, 10),
         "scores": scores,
+        "reward_chosen": numbers("", -2, 4),
+        "reward_rejected": numbers("", -3, 3),
+        "rewards_chosen": numbers("", -2, 4)[:, None] + torch.tensor([0.0, 0.5], dtype=dtype),
+        "rewards_rejected": numbers("", -3, 3)[:, None] + torch.tensor([0.3, 0.0], dtype=dtype),
     }
     return Scores(
         logprob={n: x.masked_fill(~MASK, 0) if lists else x for n, x in logprob.items()},
@@ -83,6 +103,7 @@ def scores_of(loss: Loss, logprob: dict[str, torch.Tensor], length: float | None
         value=value,
         mask=MASK if lists else None,
         mean={"kl": torch.tensor(0.7, dtype=dtype)} if loss.ahead else {},
+        reward={n: x for n, x in (reward or {}).items() if n in loss.rewards},
     )
 
 
@@ -96,6 +117,19 @@ def logprobs_of(loss: Loss, value: float | None, dtype: torch.dtype) -> dict[str
         tensor = drawn if value is None else torch.full(shape, value, dtype=dtype)
         found[name] = tensor.requires_grad_()
     return found
+
+
+def rewards_of(loss: Loss, value: float | None, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Rewards of the head, all of one value, or drawn."""
+    draw = torch.Generator().manual_seed(3)
+    return {
+        name: (
+            torch.randn(ROWS, generator=draw, dtype=dtype)
+            if value is None
+            else torch.full((ROWS,), value, dtype=dtype)
+        ).requires_grad_()
+        for name in loss.rewards
+    }
 
 
 def total(loss: Loss, settings: LossSettings, scores: Scores) -> torch.Tensor:
@@ -134,16 +168,34 @@ def test_one_certain_and_the_rest_hopeless(case, side: str) -> None:
     assert all(x.grad is None or torch.isfinite(x.grad).all() for x in logprob.values())
 
 
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_rewards_far_apart_are_finite(case, side: str) -> None:
+    loss, settings = case
+    reward = rewards_of(loss, -1e4, torch.float32)
+    if side not in reward:
+        return
+    reward[side] = torch.full((ROWS,), 1e4).requires_grad_()
+    found = total(
+        loss, settings, scores_of(loss, logprobs_of(loss, None, torch.float32), None, reward)
+    )
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert all(torch.isfinite(x.grad).all() for x in reward.values())
+
+
 def test_gradient_against_finite_differences(case) -> None:
     loss, settings = case
+    if getattr(settings, "detach_focal", False):  # its gradient is not that of its value
+        return
     logprob = logprobs_of(loss, None, torch.float64)
+    reward = rewards_of(loss, None, torch.float64)
 
     def of(*tensors: torch.Tensor) -> torch.Tensor:
-        return total(
-            loss, settings, scores_of(loss, dict(zip(logprob, tensors, strict=True)), None)
-        )
+        given = dict(zip(logprob, tensors[: len(logprob)], strict=True))
+        heads = dict(zip(reward, tensors[len(logprob) :], strict=True))
+        return total(loss, settings, scores_of(loss, given, None, heads))
 
-    assert gradcheck(of, tuple(logprob.values()))
+    assert gradcheck(of, (*logprob.values(), *reward.values()))
 
 
 def test_responses_that_are_not_there_do_not_count(case) -> None:
@@ -173,7 +225,11 @@ def test_likelier_preferred_responses_cost_less(case) -> None:
     terms = loss.terms(scores_of(loss, logprob), settings)
     if "preference" not in terms or "chosen" not in loss.sequences:
         return
-    if settings.name in ("rpo", "sppo", "ipo", "cdpo", "nca_pair"):  # these aim at a finite margin
+    # these aim at a finite margin, or have the preference in the reward head
+    if settings.name in ("rpo", "sppo", "ipo", "cdpo", "nca_pair", "e_dpo", "bradley_terry"):
+        return
+    # DRDO's odds as printed are lower where what is rejected is likelier: see test_oracle_family
+    if getattr(settings, "detach_focal", False) or getattr(settings, "z", None) == "mean":
         return
     terms["preference"].values.sum().backward()
     assert (logprob["chosen"].grad <= 0).all()

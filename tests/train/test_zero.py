@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rayonale import losses, storage
-from rayonale.train import scoring, shards
+from rayonale.train import reward_head, scoring, shards
 from rayonale.train.batches import collate
 from rayonale.train.examples import Encoding, columns_of
 from rayonale.train.plan import make_plan
@@ -34,6 +34,9 @@ RUNS = {
     "bfloat16": {**BASE, "zero_stage": 1, "dtype": "bfloat16"},
     # Looks ahead at the whole global batch: one more forward pass, on every worker alike.
     "kto": {**BASE, "zero_stage": 3, "loss": {"name": "kto", "beta": 0.5}},
+    # With a reward head; the ensemble's oracles leave the language model's head without gradient.
+    "drdo": {**BASE, "zero_stage": 3, "loss": {"name": "drdo"}, "reward_head": {"std": 0.3}},
+    "oracle": {**BASE, "zero_stage": 2, "loss": {"name": "bradley_terry", "alpha": 0.0}},
 }
 
 
@@ -49,6 +52,9 @@ def shard(
     import pyarrow as pa
 
     table = pa.ipc.open_file(pa.memory_map(plain)).read_all()
+    for place, name in enumerate(("reward_chosen", "reward_rejected")):
+        values = [((7 * n) % 11 - 3 * place) / 4 for n in range(len(table))]
+        table = table.append_column(name, pa.array(values, pa.float32()))
     return with_reference(table, ("chosen", "rejected"), storage.join(out, "pairs.arrow"))
 
 
@@ -90,7 +96,7 @@ def trained(
     out = tmp_path_factory.mktemp("zero")
     spec = out / "spec.json"
     spec.write_text(
-        json.dumps({"runs": RUNS, "shards": {"rdpo": shard, "kto": labelled}, "model": micro_model})
+        json.dumps({"runs": RUNS, "shards": shards_of(shard, labelled), "model": micro_model})
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -112,6 +118,11 @@ def trained(
     return {name: torch.load(out / f"{name}.pt") for name in RUNS}
 
 
+def shards_of(shard: str, labelled: str) -> dict[str, str]:
+    """Loss → the rows that it reads."""
+    return {"rdpo": shard, "drdo": shard, "bradley_terry": shard, "kto": labelled}
+
+
 @pytest.fixture(scope="module")
 def plain(micro_model: str, shard: str) -> dict:
     """The same run in plain PyTorch."""
@@ -122,9 +133,11 @@ def train_plainly(micro_model: str, shard: str, options: dict) -> dict:
     """One process, no micro-batches, no DeepSpeed."""
     settings = TrainSettings(**{**options, "zero_stage": 0, "micro_batch_pairs": 1_000})
     loss, device = losses.of(settings.loss), torch.device("cpu")
-    rows = shards.TokenRows([shard], loss.sequences)
+    rows = shards.TokenRows([shard], loss.sequences, bool(loss.rewards))
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
-    policy = Policy(load_model(micro_model, "float32", 2_048))
+    model, wanted = load_model(micro_model, "float32", 2_048), settings.head()
+    head = reward_head.make(model, wanted, 0, micro_model) if wanted else None
+    policy = Policy(model, head=head)
     groups = [
         {"params": [p for p in policy.parameters() if p.ndim >= 2], "weight_decay": 0.01},
         {"params": [p for p in policy.parameters() if p.ndim < 2], "weight_decay": 0.0},
@@ -139,7 +152,12 @@ def train_plainly(micro_model: str, shard: str, options: dict) -> dict:
         ahead = scoring.look_ahead(
             policy, rows, numbers, loss, settings, device=device, rank=0, world=1
         )
-        batch = collate(rows.take(numbers), loss.sequences, values=columns_of(loss, loss.sequences))
+        batch = collate(
+            rows.take(numbers),
+            loss.sequences,
+            values=columns_of(loss, loss.sequences),
+            whole=bool(loss.rewards),
+        )
         scores = scoring.score(policy, batch, loss, device, ahead)
         value = scoring.Tally(rows.counts(numbers)).add(scores, batch, loss, settings)
         optimizer.zero_grad()
@@ -148,14 +166,21 @@ def train_plainly(micro_model: str, shard: str, options: dict) -> dict:
         found["losses"].append(value.item())
         optimizer.step()
     found["weights"] = {n: p.detach() for n, p in policy.model.named_parameters()}
+    if head is not None:
+        found["weights"] |= reward_head.named({"weight": head.weight.detach()})
     return found
 
 
-def test_a_loss_that_looks_ahead(trained: dict, micro_model: str, labelled: str) -> None:
-    plain = train_plainly(micro_model, labelled, RUNS["kto"])
-    assert trained["kto"]["losses"][:6] == pytest.approx(plain["losses"], rel=1e-4)
+@pytest.mark.parametrize("name", ["kto", "drdo", "oracle"])
+def test_looking_ahead_and_reward_heads(
+    trained: dict, micro_model: str, shard: str, labelled: str, name: str
+) -> None:
+    rows = shards_of(shard, labelled)[RUNS[name]["loss"]["name"]]
+    plain = train_plainly(micro_model, rows, RUNS[name])
+    assert trained[name]["losses"][:6] == pytest.approx(plain["losses"], rel=1e-4)
+    assert trained[name]["weights"].keys() >= plain["weights"].keys()
     for parameter, wanted in plain["weights"].items():
-        assert torch.allclose(trained["kto"]["weights"][parameter], wanted, atol=2e-4), parameter
+        assert torch.allclose(trained[name]["weights"][parameter], wanted, atol=2e-4), parameter
 
 
 @pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "checkpointing"])

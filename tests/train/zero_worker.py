@@ -35,15 +35,16 @@ def main() -> None:
 
 
 def run(options, spec, rank, world, device):
-    from rayonale.train import batches, checkpoints, engine, export, loop
+    from rayonale.train import batches, checkpoints, engine, export, loop, reward_head
     from rayonale.train.plan import make_plan
     from rayonale.train.policy import Policy, load_model
     from rayonale.train.settings import TrainSettings
     from rayonale.train.shards import TokenRows
 
     settings = TrainSettings(**options)
-    sequences = loop.losses.of(settings.loss).sequences
-    rows = TokenRows([spec["shards"][settings.loss.name]], sequences)
+    loss = loop.losses.of(settings.loss)
+    sequences, whole = loss.sequences, bool(loss.rewards)
+    rows = TokenRows([spec["shards"][settings.loss.name]], sequences, whole)
     plan = make_plan(len(rows), settings.batch_pairs, epochs=None, max_steps=6, seed=0)
     entries = []
     hooks = loop.Hooks(entries.append, lambda now: None, lambda now: None)
@@ -52,7 +53,9 @@ def run(options, spec, rank, world, device):
         model = load_model(spec["model"], settings.dtype, settings.max_length)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return engine.start(Policy(model), settings, world)
+        wanted = settings.head()
+        head = reward_head.make(model, wanted, 0, spec["model"]) if wanted else None
+        return engine.start(Policy(model, head=head), settings, world)
 
     def go(live, progress, steps):
         return loop.train(
@@ -70,7 +73,7 @@ def run(options, spec, rank, world, device):
 
     live = start()
     progress = go(live, loop.Progress(), 4)
-    probe = batches.collate(rows.take([0, 1]), sequences)
+    probe = batches.collate(rows.take([0, 1]), sequences, whole=whole)
     with tempfile.TemporaryDirectory() as folder:
         folders = [folder]
         torch_broadcast(folders)

@@ -34,7 +34,7 @@ log = logging.getLogger("rayonale")
 Row = dict[str, Any]
 
 # What a template is given.
-VARIABLES = frozenset({"prompt", "response_1", "response_2"})
+VARIABLES = frozenset({"prompt", "response_1", "response_2", "reference"})
 
 _QUESTIONS = pa.schema([("id", pa.string()), ("ab", pa.string()), ("ba", pa.string())])
 _ANSWER = pa.list_(
@@ -62,6 +62,7 @@ class PairJudge(Settings):
         name: what metrics and the report call it.
         template: prompt with variables prompt, response_1, response_2; the judge's text must end
             in `[RESULT]` and 1 or 2.
+        reference: `chosen` shows the data's preferred text too, as the variable reference.
         ties: whether the template offers `[RESULT] tie`.
         verdict: `text` takes the choice that was written; `logprobs` the probability of each, from
             the log-probabilities of the verdict's token: outcomes then lie between 0 and 1, and
@@ -74,6 +75,7 @@ class PairJudge(Settings):
 
     name: str = Field("llm", min_length=1)
     template: str = _REASONED
+    reference: Literal["chosen"] | None = None
     ties: bool = False
     verdict: Literal["text", "logprobs", "first_token"] = "text"
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
@@ -204,6 +206,11 @@ def judge_pairs(
     Args:
         items: columns of `comparisons.ROWS` that describe a pair.
     """
+    if judge.reference and (lacking := [i for i in items if i.get("reference") is None]):
+        raise ValueError(
+            f"judge {judge.name!r}: reference: chosen, but {len(lacking)} of {len(items)} pairs "
+            f"have no text in `chosen` (prompt {lacking[0]['prompt_id']}): expected pairs' samples"
+        )
     asked = [item for item in items if item["response_a"] != item["response_b"]]
     rows = [
         _row(item, judge, repeat) | {"outcome": 0.5}
@@ -242,12 +249,14 @@ def _ask(
 
 
 def _question(item: Row, judge: PairJudge) -> Row:
-    prompt = prompt_text(item["prompt"])
+    given = {"prompt": prompt_text(item["prompt"])}
+    if judge.reference:
+        given["reference"] = item["reference"]
     a, b = item["response_a"], item["response_b"]
     return {
         "id": _question_id(item),
-        "ab": prompts.render(judge.template, prompt=prompt, response_1=a, response_2=b),
-        "ba": prompts.render(judge.template, prompt=prompt, response_1=b, response_2=a),
+        "ab": prompts.render(judge.template, **given, response_1=a, response_2=b),
+        "ba": prompts.render(judge.template, **given, response_1=b, response_2=a),
     }
 
 

@@ -19,11 +19,16 @@ from rayonale.stages import StageOutput
 
 @dataclass(frozen=True)
 class Answers:
-    """One policy's samples for one prompt; `tokens` are None where the stage did not count."""
+    """One policy's samples for one prompt.
+
+    `tokens` are None where the stage did not count; `reference` is the data's own preferred text,
+    where the rows have one.
+    """
 
     prompt: list[Message]
     responses: list[str]
     tokens: list[int | None]
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def read_policies(outputs: Sequence[StageOutput]) -> list[PolicySamples]:
 
 
 def _answers(output: StageOutput) -> Iterator[tuple[str, Answers]]:
-    wanted = ("id", "prompt", "responses", "response_tokens")
+    wanted = ("id", "prompt", "responses", "response_tokens", "chosen")
     columns = [name for name in wanted if name in storage.schema(output.rows).names]
     seen: set[str] = set()
     for row in storage.read_rows(output.rows, columns):
@@ -105,7 +110,9 @@ def _answers(output: StageOutput) -> Iterator[tuple[str, Answers]]:
         seen.add(row["id"])
         responses = [response or "" for response in row["responses"]]
         tokens = _tokens(row.get("response_tokens"), responses)
-        yield row["id"], Answers(row["prompt"], responses, tokens)
+        said = row.get("chosen")
+        reference = said[-1]["content"] if said else None
+        yield row["id"], Answers(row["prompt"], responses, tokens, reference)
 
 
 def _tokens(counted: Any, responses: list[str]) -> list[int | None]:
@@ -138,6 +145,7 @@ class Match:
     response_b: str
     tokens_a: int | None
     tokens_b: int | None
+    reference: str | None = None
 
 
 def match(a: PolicySamples, b: PolicySamples) -> tuple[list[Match], list[tuple[str, str]]]:
@@ -162,6 +170,7 @@ def match(a: PolicySamples, b: PolicySamples) -> tuple[list[Match], list[tuple[s
                 response_b=second.responses[sample],
                 tokens_a=first.tokens[sample],
                 tokens_b=second.tokens[sample],
+                reference=first.reference,
             )
             for sample in range(both)
         ]

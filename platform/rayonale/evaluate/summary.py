@@ -24,6 +24,8 @@ from rayonale.records import RejectKind
 
 Row = dict[str, Any]
 
+# Kinds of judges that give each response a number.
+SCORING = ("scorer", "oracle")
 # Bars of a length histogram.
 _BINS = 24
 
@@ -109,7 +111,7 @@ def scores(rows: Sequence[Row], *, level: float = 0.95, seed: int = 0) -> list[R
     """
     found = []
     for judge, group in _grouped(rows, "judge").items():
-        if group[0]["judge_kind"] != "scorer":
+        if group[0]["judge_kind"] not in SCORING:
             continue
         values: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
         for row in group:
@@ -130,6 +132,24 @@ def scores(rows: Sequence[Row], *, level: float = 0.95, seed: int = 0) -> list[R
                     **estimate.as_dict(),
                 }
             )
+    return found
+
+
+def advantages(rows: Sequence[Row], *, level: float = 0.95, seed: int = 0) -> list[Row]:
+    """Expected advantage of a over b by every judge that gives numbers: mean of score a − score b.
+
+    The paper's "expected reward advantage", where the judge is an oracle and b the SFT policy or
+    the reference texts.
+    """
+    found = []
+    for (comparison, judge), group in _grouped(rows, "comparison", "judge").items():
+        first = group[0]
+        if first["judge_kind"] in SCORING:
+            apart = [row["score_a"] - row["score_b"] for row in group]
+            means = by_prompt(apart, [row["prompt_id"] for row in group])
+            estimate = mean_interval(list(means.values()), seed=seed, level=level)
+            names = {"comparison": comparison, "a": first["policy_a"], "b": first["policy_b"]}
+            found.append({**names, "judge": judge, **estimate.as_dict()})
     return found
 
 
@@ -230,6 +250,8 @@ def metrics(details: Mapping[str, Any]) -> dict[str, float]:
             flat[f"{at}/{name}"] = entry[name]
     for entry in details["scores"]:
         flat[f"score/{entry['policy']}/{entry['scorer']}/{entry['attribute']}"] = entry["value"]
+    for entry in details.get("advantages", ()):
+        flat[f"advantage/{entry['comparison']}/{entry['judge']}"] = entry["value"]
     for entry in details["lengths"]:
         flat[f"length/{entry['policy']}/{entry['unit']}"] = entry["value"]
     for entry in details["agreement"]:

@@ -21,8 +21,10 @@ from rayonale.enrich.transcript import prompt_text
 from rayonale.evaluate import estimates, scorers, summary
 from rayonale.evaluate.comparisons import ROWS, attributes_column
 from rayonale.evaluate.judges import VARIABLES, EndpointJudge, LlmJudge, PairJudge, judge_pairs
+from rayonale.evaluate.oracle_judge import OracleJudge, judge_by_reward
 from rayonale.evaluate.policies import Match, PolicySamples, find, match, read_policies
 from rayonale.evaluate.statistics import outcome
+from rayonale.prompts import variables
 from rayonale.records import REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -44,7 +46,7 @@ class ScorerJudge(Settings):
     tie_margin: float = Field(0.0, ge=0)
 
 
-Judge = Annotated[ScorerJudge | LlmJudge | EndpointJudge, Field(discriminator="kind")]
+Judge = Annotated[ScorerJudge | LlmJudge | EndpointJudge | OracleJudge, Field(discriminator="kind")]
 
 
 class WinRateSettings(Settings):
@@ -110,11 +112,7 @@ def run(context: StageContext, settings: WinRateSettings) -> StageResult:
     items = [_item(a, b, found) for a, b in pairs for found in matched[comparison_name(a, b)]]
     facts: list[dict[str, Any]] = []
     for judge in settings.judges:
-        judged, refused, fact = (
-            score_pairs(items, judge)
-            if isinstance(judge, ScorerJudge)
-            else judge_pairs(context, items, judge)
-        )
+        judged, refused, fact = judge_by(context, items, judge)
         log.info("%s: %s judged %d pairs, %d left out", context.name, judge.name, len(judged),
                  len(refused))  # fmt: skip
         _stop_when_unreadable(judge, len(judged), refused, settings.max_unreadable)
@@ -124,6 +122,17 @@ def run(context: StageContext, settings: WinRateSettings) -> StageResult:
     storage.write_rows(storage.join(context.out, storage.ROWS), iter(rows), ROWS)
     storage.write_rows(storage.join(context.out, storage.REJECTS), iter(rejects), REJECT)
     return _result(policies, rows, rejects, facts, settings)
+
+
+def judge_by(
+    context: StageContext, items: Sequence[Row], judge: Judge
+) -> tuple[list[Row], list[Row], Row]:
+    """(rows, rejects, facts) of one judge, of any kind."""
+    if isinstance(judge, ScorerJudge):
+        return score_pairs(items, judge)
+    if isinstance(judge, OracleJudge):
+        return judge_by_reward(context, items, judge)
+    return judge_pairs(context, items, judge)
 
 
 def chosen_pairs(
@@ -217,7 +226,7 @@ def _responses(policy: PolicySamples, key: str) -> list[str]:
 
 
 def _stop_when_unreadable(
-    judge: ScorerJudge | PairJudge, readable: int, refused: Sequence[Row], share: float
+    judge: Judge, readable: int, refused: Sequence[Row], share: float
 ) -> None:
     invalid = [row for row in refused if row["kind"] == RejectKind.INVALID]
     if (readable or share == 1) and len(invalid) <= share * (readable + len(invalid)):
@@ -255,6 +264,7 @@ def _result(
         "scores": summary.scores(rows, level=settings.level, seed=settings.seed),
         "lengths": summary.lengths(policies, level=settings.level, seed=settings.seed),
         "agreement": summary.agreement(rows),
+        "advantages": summary.advantages(rows, level=settings.level, seed=settings.seed),
     }
     return StageResult(
         rows_in=len(rows) + len(rejects),
@@ -270,7 +280,7 @@ def _sources(settings: WinRateSettings) -> Iterator[str]:
     for judge in settings.judges:
         if isinstance(judge, ScorerJudge):
             yield f"module:{scorers.module_of(judge.name)}"
-        else:
+        elif isinstance(judge, PairJudge):
             yield f"prompt:{judge.template}"
 
 
@@ -281,7 +291,10 @@ def _validate(settings: WinRateSettings) -> list[str]:
             choices = ", ".join(sorted(scorers.SCORERS))
             problems.append(f"judges.{number}.name: no scorer {judge.name!r}; choices: {choices}")
         elif isinstance(judge, PairJudge):
-            told = check_template(judge.template, VARIABLES)
+            unseen = frozenset() if judge.reference else frozenset({"reference"})
+            told = check_template(judge.template, VARIABLES - unseen)
+            if judge.reference and not told and "reference" not in variables(judge.template):
+                told = [f"reference: template {judge.template!r} does not show it"]
             problems += [f"judges.{number}.{message}" for message in told]
     return problems
 
@@ -293,6 +306,7 @@ STAGE = Stage(
     reads={
         "samples": Reads("rows", columns=("id", "prompt", "responses"), many=True),
         "judge_model": Reads("model", optional=True),
+        "oracle": Reads("model", optional=True),
     },
     adds=tuple(ROWS.names),
     sources=lambda settings: list(_sources(settings)),

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rayonale.generate.settings import EngineOptions, Weights
+from rayonale.generate.settings import EngineOptions, Runner, Weights
 
 log = logging.getLogger("rayonale")
 
@@ -77,7 +77,9 @@ def architecture(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def engine_arguments(model: str, options: EngineOptions, gpu: bool) -> dict[str, Any]:
+def engine_arguments(
+    model: str, options: EngineOptions, gpu: bool, runner: Runner = "generate"
+) -> dict[str, Any]:
     """Arguments of vLLM's `EngineArgs`.
 
     Raises:
@@ -98,6 +100,8 @@ def engine_arguments(model: str, options: EngineOptions, gpu: bool) -> dict[str,
         "structured_outputs_config": {"backend": "xgrammar"},
         "seed": 0,
     }
+    if runner == "pooling":
+        arguments |= {"runner": "pooling", "convert": "classify"}
     if options.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = options.max_num_batched_tokens
     if options.kv_cache_gib is not None:
@@ -125,13 +129,16 @@ class Engine:
     Args:
         weights: loaded first.
         options: see `EngineOptions`.
+        runner: `generate`, or `pooling` for a sequence classifier.
 
     Raises:
         Exception: whatever vLLM raised while starting.
     """
 
-    def __init__(self, weights: Weights, options: EngineOptions) -> None:
-        self._options = options
+    def __init__(
+        self, weights: Weights, options: EngineOptions, runner: Runner = "generate"
+    ) -> None:
+        self._options, self._runner = options, runner
         self._loaded = weights
         self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._waiting: list[_Call] = []
@@ -150,10 +157,11 @@ class Engine:
 
         Args:
             weights: exchanged for the loaded ones when they differ.
-            requests: (prompt token ids, `vllm.SamplingParams` with n = 1).
+            requests: (prompt token ids, `vllm.SamplingParams` with n = 1, or for a pooling engine
+                `vllm.PoolingParams`).
 
         Returns:
-            For each request a `vllm.RequestOutput`, or the Exception with which the engine
+            For each request vLLM's output, or the Exception with which the engine
             refused that request.
 
         Raises:
@@ -197,8 +205,8 @@ class Engine:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        arguments = engine_arguments(self._loaded.path, self._options, gpu)
-        if not gpu:
+        arguments = engine_arguments(self._loaded.path, self._options, gpu, self._runner)
+        if not gpu and self._runner == "generate":
             from rayonale.generate import nucleus
 
             nucleus.install()

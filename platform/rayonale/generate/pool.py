@@ -20,7 +20,15 @@ from rayonale.generate import warm_up
 from rayonale.generate.client import Client
 from rayonale.generate.engine import architecture
 from rayonale.generate.replica import Replica
-from rayonale.generate.settings import Completion, EngineOptions, Request, Sampling, Weights
+from rayonale.generate.rewards import RewardReplica, TransformersReplica
+from rayonale.generate.settings import (
+    Completion,
+    EngineOptions,
+    Request,
+    Runner,
+    Sampling,
+    Weights,
+)
 
 log = logging.getLogger("rayonale")
 
@@ -65,15 +73,22 @@ class Engines:
     """
 
     def __init__(self, replica_class: type[Replica] = Replica) -> None:
-        self._class = replica_class
-        self._running: dict[tuple[str, EngineOptions], EnginePool] = {}
+        self._classes: dict[Runner, type[Any]] = {
+            "generate": replica_class,
+            "pooling": RewardReplica,
+            "transformers": TransformersReplica,
+        }
+        self._running: dict[tuple[str, EngineOptions, Runner], EnginePool] = {}
 
-    def get(self, model: str, options: EngineOptions | None = None) -> EnginePool:
-        """A pool that generates with `model`, started or reused.
+    def get(
+        self, model: str, options: EngineOptions | None = None, runner: Runner = "generate"
+    ) -> EnginePool:
+        """A pool that generates with `model` (or gives rewards), started or reused.
 
         Args:
             model: as in recipes (see `rayonale.models.resolve`).
             options: how to run it.
+            runner: what its replicas do.
 
         Raises:
             ValueError: the model is not found, or an option does not fit the device.
@@ -83,13 +98,28 @@ class Engines:
         options = options or EngineOptions()
         path = models.resolve(model)
         weights = Weights(path, models.fingerprint(path))
-        key = (architecture(path), options)
+        key = (architecture(path), options, runner)
         running = self._running.get(key)
         if running is None:
             self._make_room(options)
-            running = self._start(weights, options)
+            running = self._start(weights, options, runner)
             self._running[key] = running
         return EnginePool(weights, options, running.replicas, running.gpu)
+
+    def rewards(self, model: str, options: EngineOptions, *, fall_back: bool) -> EnginePool:
+        """A pool of vLLM's that gives rewards.
+
+        Args:
+            model: a sequence classifier.
+            fall_back: take Transformers where vLLM does not know the architecture.
+        """
+        try:
+            return self.get(model, options, "pooling")
+        except RuntimeError as error:
+            if not fall_back or "not supported" not in str(error):
+                raise
+            log.warning("engine: vLLM does not know %s; Transformers takes its place", model)
+            return self.get(model, options, "transformers")
 
     def release(self, gpu_only: bool = False) -> None:
         """Stop engines, so that their devices and memory are free (for training, say).
@@ -124,11 +154,11 @@ class Engines:
             if free < needed:
                 self.release(gpu_only=True)
 
-    def _start(self, weights: Weights, options: EngineOptions) -> EnginePool:
+    def _start(self, weights: Weights, options: EngineOptions, runner: Runner) -> EnginePool:
         resources = cluster.connect()
         gpu = resources.get("GPU", 0) > 0
         begun = time.monotonic()
-        actor = ray.remote(self._class).options(**_actor_options(options, gpu))
+        actor = ray.remote(self._classes[runner]).options(**_actor_options(options, gpu))
         replicas = tuple(actor.remote(weights, options) for _ in range(options.replicas))
         log.info(
             "engine: starting %d replica(s) of %s on %s",

@@ -16,6 +16,7 @@ from rayonale.generate.settings import (
     Completion,
     EngineOptions,
     Request,
+    Runner,
     Sampling,
     Step,
     Weights,
@@ -25,11 +26,13 @@ from rayonale.generate.settings import (
 class Replica:
     """One engine with its tokenizers. Made an actor by `pool.py`; plain Python otherwise."""
 
+    runner: Runner = "generate"
+
     def __init__(self, weights: Weights, options: EngineOptions) -> None:
         self._options = options
         self._tokenizers: dict[Weights, Any] = {}
         self._lock = threading.Lock()
-        self._engine = Engine(weights, options)
+        self._engine = Engine(weights, options, self.runner)
 
     def ready(self) -> int:
         """Process id, once the engine has started."""

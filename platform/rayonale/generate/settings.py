@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rayonale.records import Message
 
+# What an engine does: write text, read rewards with vLLM, or read them with Transformers.
+Runner = Literal["generate", "pooling", "transformers"]
+
 
 class EngineOptions(BaseModel):
     """How engines run; everything but the model.
@@ -83,10 +86,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to draw.
+    """One completion to draw, or one response to give a reward.
 
     Attributes:
         messages: the conversation up to the assistant's turn.
+        response: what the assistant said, for engines that give rewards.
         seed: of this completion alone; None only where sampling is greedy.
         top_logprobs: most likely tokens to tell in the place of each generated one; 0 tells none.
         temperature: of this completion, in the place of the pass's.
@@ -96,6 +100,7 @@ class Request:
     seed: int | None = None
     top_logprobs: int = 0
     temperature: float | None = None
+    response: str | None = None
 
     def sampled(self, sampling: Sampling) -> Sampling:
         """How this completion is drawn in a pass of that sampling."""
@@ -129,6 +134,7 @@ class Completion:
         finish_reason: `stop` | `length`.
         logprob: sum of the drawn tokens' log-probabilities in nats, when asked for.
         steps: its tokens with their alternatives, when asked for (`Request.top_logprobs`).
+        reward: of the request's response, from engines that give rewards.
         error: reason code when there is no completion: `over_long` (a limit), `bad_prompt`
             (the chat template refused it), `refused` (the engine refused it), `engine_killed`.
         detail: what was found and what was expected, when `error` is set.
@@ -140,6 +146,7 @@ class Completion:
     finish_reason: str = ""
     logprob: float | None = None
     steps: tuple[Step, ...] = ()
+    reward: float | None = None
     error: str | None = None
     detail: str = ""
 

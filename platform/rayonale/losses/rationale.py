@@ -119,8 +119,11 @@ def on_top_of(base: Loss) -> Loss:
             f"{name!r}: the rationale term goes on top of a loss of preference pairs without it, "
             f"{base.name!r} reads {', '.join(base.sequences)}"
         )
-    clash = {"gamma", "form", "reduction"} & set(base.settings.model_fields)
-    assert not clash, f"{base.name} and the rationale term both have {clash}"
+    if clash := {"gamma", "form", "reduction"} & set(base.settings.model_fields):
+        raise ValueError(
+            f"{name!r}: {base.name!r} and the rationale term both have an option "
+            f"{', '.join(sorted(clash))}"
+        )
     field: Any = (Literal[name], name)  # type: ignore[valid-type]
     title = f"{base.settings.__name__}WithRationale"
     settings: Any = create_model(title, __base__=(RationaleTerm, base.settings), name=field)

@@ -44,6 +44,8 @@ class Scores:
         length: sequence name → number of its tokens, [P]; of `responses` [P, K], 1 where a list
             has fewer.
         reference: sequence name → S_ref, shaped as `logprob`; empty for losses without one.
+        reward: sequence name → the reward head's value at the response's last token (its end of
+            turn), shaped as `logprob`; of the sequences that the loss asks for.
         value: further columns of the rows by name (scores, labels …), [P] or [P, K].
         mask: [P, K] bool, which entries of lists are there; None where rows are no lists.
         mean: means over the global batch that the loss asked for (`Ahead`), scalars.
@@ -55,6 +57,7 @@ class Scores:
     value: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
     mean: Mapping[str, Tensor] = field(default_factory=dict)
+    reward: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Loss:
         rows: the type of rows (`records.ROW_TYPES`) that it reads.
         ahead: what it must know of the global batch beforehand.
         needs: settings → further sequences and columns, where options decide what is read.
+        rewards: sequences whose reward it reads: the model then has a reward head, and responses
+            go into it whole.
+        reward_model: what it trains is a reward model, whose head is exported with it.
     """
 
     name: str
@@ -122,6 +128,8 @@ class Loss:
     rows: str = "pair"
     ahead: Ahead | None = None
     needs: Callable[[Any], Needs] = lambda settings: ((), ())
+    rewards: tuple[str, ...] = ()
+    reward_model: bool = False
 
     def with_options(self, settings: LossSettings) -> Loss:
         """The loss with everything that it reads under these options."""

@@ -9,7 +9,8 @@ response's log-probability is what it would be alone.
     position  |         0 1 2 3 |        4 5 6 |          4 5 |      ← both follow the prompt
     segment   |         0 0 0 0 |        1 1 1 |          2 2 |
 
-A list's responses all follow one prompt in the same way.
+A list's responses all follow one prompt in the same way. A response's last token predicts nothing
+and is left out; where rewards are wanted it goes in, because they are read there (`whole`).
 
 Legend: B packed rows, L tokens a row, N response tokens of the batch, S sequences (responses),
 P rows of the data (pairs, labelled responses, lists), K responses of the longest list.
@@ -47,6 +48,7 @@ class Batch:
         length: name → number of predicted tokens, float32, shaped so; 1 where a list is shorter.
         value: name → [P] float32, columns of the rows; of lists [P, K], 0 where they are shorter.
         weight: [P] 1, or 0 for a row that only fills a worker's turn.
+        last: [S] index into [B·L] of each sequence's last token, where responses are whole.
     """
 
     tokens: Tensor
@@ -60,6 +62,7 @@ class Batch:
     length: dict[str, Tensor]
     value: dict[str, Tensor]
     weight: Tensor
+    last: Tensor | None = None
 
     def inputs(self, device: torch.device | str) -> dict[str, Tensor]:
         """What the policy's forward takes, on its device."""
@@ -67,6 +70,8 @@ class Batch:
         tensors = {name: getattr(self, name).to(device) for name in names}
         count = sum(int((index >= 0).sum()) for index in self.sequence.values())
         tensors["owners"] = torch.zeros(count, device=device)
+        if self.last is not None:
+            tensors["last"] = self.last.to(device)
         return tensors
 
     @property
@@ -91,6 +96,7 @@ def collate(
     filler: bool = False,
     align: int = 1,
     one_row: bool = False,
+    whole: bool = False,
 ) -> Batch:
     """Lay out rows (token lists by column name, as in a shard) as one packed batch.
 
@@ -100,6 +106,7 @@ def collate(
         filler: the rows only fill a worker's turn; their weight is 0.
         align: trees start at multiples of so many tokens; see `ALIGN`.
         one_row: all trees in one row without padding; else in rows as long as the longest tree.
+        whole: responses go in with their last token, where rewards are read.
     """
     trees: list[Tree] = []
     index: dict[str, list[Any]] = {name: [] for name in sequences}
@@ -124,7 +131,7 @@ def collate(
                 index[PROMPT].append(own)
             trees.append(Tree(row[prompt], responses, own))
     return Batch(
-        **_lay_out(trees, align, one_row),
+        **_lay_out(trees, align, one_row=one_row, whole=whole),
         sequence={name: _tensor(found, -1, torch.int64) for name, found in index.items()},
         length={
             name: _tensor([_predicted(name, row[name]) for row in rows], 1, torch.float32)
@@ -159,9 +166,9 @@ def _tensor(rows: list[Any], padding: int, dtype: torch.dtype) -> Tensor:
     return torch.tensor(rows, dtype=dtype)
 
 
-def _lay_out(trees: list[Tree], align: int, one_row: bool) -> dict[str, Tensor]:
+def _lay_out(trees: list[Tree], align: int, *, one_row: bool, whole: bool) -> dict[str, Any]:
     lengths = [
-        -(-tree_length(len(t.prompt), [len(r) for _, r in t.responses]) // align) * align
+        -(-tree_length(len(t.prompt), [len(r) for _, r in t.responses], whole) // align) * align
         for t in trees
     ]
     bins = [list(range(len(trees)))] if one_row else first_fit(lengths)
@@ -171,6 +178,7 @@ def _lay_out(trees: list[Tree], align: int, one_row: bool) -> dict[str, Tensor]:
     predictor: list[int] = []
     target: list[int] = []
     owner: list[Any] = []
+    last: dict[int, int] = {}  # by sequence
     for row, members in enumerate(bins):
         start = 0
         for tree in members:
@@ -182,13 +190,16 @@ def _lay_out(trees: list[Tree], align: int, one_row: bool) -> dict[str, Tensor]:
                 predictor.extend(range(row * shape[1] + start, last_of_prompt))
                 target.extend(prompt[1:])
                 owner.extend([trees[tree].own] * (len(prompt) - 1))
+                last[trees[tree].own] = last_of_prompt  # type: ignore[index]
             for segment, (number, response) in enumerate(trees[tree].responses, 1):
-                stop = end + len(response) - 1
-                tokens[row, end:stop] = response[:-1]
-                positions[row, end:stop] = len(prompt) + np.arange(len(response) - 1)
+                predicting = end + len(response) - 1
+                stop = predicting + whole
+                tokens[row, end:stop] = response[: stop - end]
+                positions[row, end:stop] = len(prompt) + np.arange(stop - end)
                 segments[row, end:stop] = segment
                 predictor.append(last_of_prompt)
-                predictor.extend(range(row * shape[1] + end, row * shape[1] + stop))
+                predictor.extend(range(row * shape[1] + end, row * shape[1] + predicting))
+                last[number] = row * shape[1] + stop - 1
                 target.extend(response)
                 owner.extend([number] * len(response))
                 end = stop
@@ -202,4 +213,5 @@ def _lay_out(trees: list[Tree], align: int, one_row: bool) -> dict[str, Tensor]:
         "predictor": torch.tensor(predictor),
         "target": torch.tensor(target),
         "owner": torch.tensor(owner),
+        "last": torch.tensor([last[n] for n in sorted(last)]) if whole else None,
     }

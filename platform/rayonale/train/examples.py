@@ -36,6 +36,8 @@ from rayonale.train.trees import (
 REFERENCE = "reference_fingerprint"
 # Columns with a number for each response of a list.
 LIST_VALUES = ("scores", *(reference_column(name) for name in LISTS))
+# Columns with a number for each member of an ensemble of oracles, as many in all rows.
+ENSEMBLE_VALUES = ("rewards_chosen", "rewards_rejected")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Encoding:
         for name in self.values:
             if name != REFERENCE:
                 number = pa.float32()
-                fields.append((name, pa.list_(number) if name in LIST_VALUES else number))
+                several = name in LIST_VALUES or name in ENSEMBLE_VALUES
+                fields.append((name, pa.list_(number) if several else number))
         if self.fingerprint:
             fields += [("tokens", pa.string())]
         if REFERENCE in self.values:
@@ -132,7 +135,7 @@ def encode(
         found[f"{column}_tokens"] = [len(t) for t in text] if column in LISTS else len(text)
     for name in encoding.values:
         value = row[name]
-        if value is None or (name in LIST_VALUES and None in value):
+        if value is None or (isinstance(value, list) and (None in value or not value)):
             return None, reject(row, RejectKind.INVALID, f"no_{name}", f"{name} is null")
         found[name] = value
     for name in {"responses", *LIST_VALUES} & found.keys():

@@ -21,18 +21,19 @@ from torch import Tensor
 
 from rayonale import models, storage
 from rayonale.data import tokens
-from rayonale.train import adapters
+from rayonale.train import adapters, classifier, reward_head
 from rayonale.train import engine as engines
 from rayonale.train.batches import Batch
 from rayonale.train.policy import DTYPES, Policy, load_model
-from rayonale.train.settings import LoRA
+from rayonale.train.settings import LoRA, RewardHeadSettings
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Weights by name (without the wrapper's prefix) and [S] log-probabilities of the probe.
 
-    With adapters in the model, `weights` are the adapters'.
+    With adapters in the model, `weights` are the adapters'. With a reward head its weight is
+    among them, and the probe is [2, S]: log-probabilities and rewards.
     """
 
     weights: dict[str, Tensor]
@@ -64,6 +65,8 @@ def take(engine: Any, probe: Batch, *, rank: int, device: torch.device) -> Snaps
     weights = engines.gathered(engine.module.model, keep=rank == 0)
     if any(adapters.is_adapter(name) for name in weights):  # the rest is as it was at the start
         weights = {name: t for name, t in weights.items() if adapters.is_adapter(name)}
+    if engine.module.head is not None:
+        weights |= reward_head.named(engines.gathered(engine.module.head, keep=rank == 0))
     return Snapshot(weights, logprob) if rank == 0 else None
 
 
@@ -74,16 +77,19 @@ def export(
     chat_template: str | None,
     dtype: str,
     lora: LoRA | None = None,
+    head: RewardHeadSettings | None = None,
     probe: Batch,
     card: str,
     uri: str,
 ) -> None:
     """Write `uri` as a Hugging Face folder: weights, config, tokenizer, template, model card.
 
-    Adapters are added to the start's weights; they lie by themselves in `adapter/`.
+    Adapters are added to the start's weights; they lie by themselves in `adapter/`. A reward head
+    that is kept lies in `reward_head/`, and in `classifier/` with the same backbone.
 
     Args:
         start: folder or hub name that training started from (config and tokenizer).
+        head: what becomes of the reward head, where there is one.
         probe: the rows of `snapshot.probe`.
 
     Raises:
@@ -91,12 +97,17 @@ def export(
     """
     with tempfile.TemporaryDirectory(prefix="rayonale-export-") as folder:
         path = Path(folder) / "model"
+        weights, reward = reward_head.split(snapshot.weights)
         if lora is not None:
-            adapters.save(snapshot.weights, lora, start, path / adapters.FOLDER)
+            adapters.save(weights, lora, start, path / adapters.FOLDER)
             plain = load_model(start, dtype, max_length=probe.tokens.shape[1])
-            merged = adapters.merged(plain, path / adapters.FOLDER)
-            snapshot = Snapshot(merged, snapshot.probe)
-        _write(snapshot.weights, start, chat_template, dtype, path)
+            weights = adapters.merged(plain, path / adapters.FOLDER)
+        snapshot = Snapshot(weights, snapshot.probe)
+        _write(weights, start, chat_template, dtype, path)
+        if reward is not None and head is not None and head.keep:
+            reward_head.save(reward, path)
+            if head.classifier:
+                classifier.write(path, reward, path / classifier.FOLDER)
         (path / "README.md").write_text(card, encoding="utf-8")
         # 4-bit weights under the adapters are not those that the adapter is added to here.
         verify(path, snapshot, dtype, probe, live=lora is None or lora.quantize is None)
@@ -141,12 +152,16 @@ def verify(path: Path, snapshot: Snapshot, dtype: str, probe: Batch, live: bool 
         raise RuntimeError(f"export: {sorted(missing)} were not gathered from the live model")
     if not live:
         return
-    logprob = Policy(model).eval()(**probe.inputs("cpu")).float()
+    head = reward_head.load(path) if reward_head.has_head(path) else None
+    logprob = Policy(model, head=head).eval()(**probe.inputs("cpu")).float()
     tolerance = 1e-4 if dtype == "float32" else 2e-2
-    if not torch.allclose(logprob, snapshot.probe, rtol=tolerance, atol=tolerance * 10):
+    expected = snapshot.probe
+    if expected.dim() == 2 and head is None:  # the head is dropped
+        expected = expected[0]
+    if not torch.allclose(logprob, expected, rtol=tolerance, atol=tolerance * 10):
         raise RuntimeError(
             f"export: log-probabilities of the exported model {logprob.tolist()} differ from the "
-            f"live model's {snapshot.probe.tolist()}"
+            f"live model's {expected.tolist()}"
         )
 
 

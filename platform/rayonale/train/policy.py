@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from rayonale.train import attention
 from rayonale.train.attention import Kernel
 from rayonale.train.batches import Batch
+from rayonale.train.reward_head import RewardHead
 
 # Float32 logits of a micro-batch that are kept for the backward pass, in bytes; more are computed
 # again, chunk by chunk.
@@ -32,9 +33,10 @@ class Policy(nn.Module):
     predict response tokens only, in chunks: the full [B, L, V] logits never exist.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, head: RewardHead | None = None) -> None:
         super().__init__()
         self.model = model
+        self.head = head
         self.kernel = attention.kernel_of(model)
 
     def forward(
@@ -48,8 +50,12 @@ class Policy(nn.Module):
         target: Tensor,
         owner: Tensor,
         owners: Tensor,
+        last: Tensor | None = None,
     ) -> Tensor:
-        """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S]."""
+        """Sums over tokens, float32 [S] in nats; arguments as in `Batch`, `owners` is zeros [S].
+
+        With a reward head and `last`, [2, S]: these, and the sequences' rewards.
+        """
         decoder = self.model.get_decoder()
         output = decoder(
             input_ids=tokens,
@@ -57,9 +63,12 @@ class Policy(nn.Module):
             attention_mask=attention.mask(self.kernel, tree, segment),
             use_cache=False,
         )
-        hidden = output.last_hidden_state.flatten(0, 1)[predictor]  # [N, H]
-        logprob = self._token_logprobs(hidden, target)
-        return owners.float().index_add(0, owner, logprob)
+        states = output.last_hidden_state.flatten(0, 1)
+        logprob = self._token_logprobs(states[predictor], target)  # of [N, H]
+        sums = owners.float().index_add(0, owner, logprob)
+        if self.head is None or last is None:
+            return sums
+        return torch.stack([sums, self.head(states[last])])
 
     def _token_logprobs(self, hidden: Tensor, target: Tensor) -> Tensor:
         token = 4 * int(self.model.config.get_text_config().vocab_size)  # bytes of its logits
@@ -185,7 +194,9 @@ def check_forward(policy: Any, model: Any, batch: Batch, dtype: str, device: Any
     Raises:
         ValueError: they differ by more than rounding.
     """
-    packed = policy(**batch.inputs(device)).float().cpu()
+    inputs = batch.inputs(device)
+    inputs.pop("last", None)  # what is seen of attention is seen in the log-probabilities
+    packed = policy(**inputs).float().cpu()
     for number, (tokens, length) in sequences_alone(batch).items():
         ids = torch.tensor([tokens], device=device)
         logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()

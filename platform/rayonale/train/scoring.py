@@ -67,6 +67,7 @@ def batch_of(
         filler=micro.filler,
         align=ALIGN[settings.dtype],
         one_row=choose(settings.attention, device.type) in ONE_ROW,
+        whole=bool(loss.rewards),
     )
 
 
@@ -77,22 +78,28 @@ def score(
     device: torch.device,
     mean: Mapping[str, Tensor] | None = None,
 ) -> Scores:
-    """The policy's log-probabilities of a batch, by sequence name, [P] (lists: [P, K]).
+    """The policy's log-probabilities (and rewards) of a batch, by sequence, [P] (lists: [P, K]).
 
     Args:
         mean: what `look_ahead` found.
     """
-    logprob = engine(**batch.inputs(device))  # [S]
+    found = engine(**batch.inputs(device))  # [S]; with a reward head [2, S]
+    logprob, reward = found if loss.rewards else (found, None)
     value = {name: tensor.to(device) for name, tensor in batch.value.items()}
+
+    def picked(values: Tensor, name: str) -> Tensor:
+        return _gather(values, batch.sequence[name].to(device))
+
     columns = {name: reference_column(name) for name in batch.sequence}
     mask = batch.mask
     return Scores(
-        logprob={n: _gather(logprob, index.to(device)) for n, index in batch.sequence.items()},
+        logprob={name: picked(logprob, name) for name in batch.sequence},
         length={name: tensor.to(device) for name, tensor in batch.length.items()},
         reference={n: value[c] for n, c in columns.items() if c in value} if loss.reference else {},
         value=value,
         mask=None if mask is None else mask.to(device),
         mean=mean or {},
+        reward={} if reward is None else {n: picked(reward, n) for n in loss.rewards},
     )
 
 

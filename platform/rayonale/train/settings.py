@@ -48,6 +48,26 @@ class LoRA(Settings):
     quantize: Literal["nf4"] | None = None
 
 
+class RewardHeadSettings(Settings):
+    """The reward head, for losses that read rewards.
+
+    Attributes:
+        init: `normal` draws it, `start` takes the one of the model that training starts from.
+        seed: of the drawing; None takes the run's. Members of an ensemble differ by it.
+        std: standard deviation of the drawn weights.
+        keep: export it with the model; None does so where a reward model is what is trained
+            (`bradley_terry`), and drops it where a policy is (`drdo`).
+        classifier: also export a kept head as a sequence-classification model in `classifier/`,
+            which vLLM and Transformers load.
+    """
+
+    init: Literal["normal", "start"] = "normal"
+    seed: int | None = Field(default=None, ge=0)
+    std: float = Field(default=0.02, gt=0)
+    keep: bool | None = None
+    classifier: bool = True
+
+
 class TrainSettings(Settings):
     """Settings of the `train` stage.
 
@@ -56,6 +76,7 @@ class TrainSettings(Settings):
         chat_template: replaces the tokenizer's own (Jinja text, path or name).
         loss: the loss and its options: `{name: dpo, beta: 0.1}`.
         rationale: prompt of the rationale term, for losses that have one.
+        reward_head: for losses that read rewards.
         epochs, max_steps: length of the run; one of them. Fractions of an epoch are allowed.
         batch_pairs: rows of a global batch, over all workers (the papers' batch size).
         micro_batch_tokens, micro_batch_pairs: what one worker computes at once; any value gives
@@ -99,6 +120,7 @@ class TrainSettings(Settings):
     chat_template: str | None = None
     loss: Annotated[SerializeAsAny[LossSettings], BeforeValidator(losses.parse)]
     rationale: RationalePrompt | None = None
+    reward_head: RewardHeadSettings | None = None
 
     epochs: float | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
@@ -161,11 +183,7 @@ class TrainSettings(Settings):
                 problems.append("lora.quantize: zero_stage 3 cannot split 4-bit weights: use 0-2")
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds repeat: {list(self.seeds)}")
-        loss = losses.get(self.loss.name)
-        if self.rationale is not None and "rationale" not in loss.sequences:
-            problems.append(f"rationale: loss {self.loss.name!r} has no rationale term")
-        if self.allow_other_reference and not loss.reference:
-            problems.append(f"allow_other_reference: loss {self.loss.name!r} has no reference")
+        problems += self._ignored_by_the_loss()
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -175,6 +193,25 @@ class TrainSettings(Settings):
         if self.limit_seed is not None and self.limit is None:
             raise ValueError("limit_seed: without a limit all rows are used, whatever their order")
         return self
+
+    def _ignored_by_the_loss(self) -> list[str]:
+        loss, problems = losses.get(self.loss.name), []
+        if self.rationale is not None and "rationale" not in loss.sequences:
+            problems.append(f"rationale: loss {self.loss.name!r} has no rationale term")
+        if self.reward_head is not None and not loss.rewards:
+            problems.append(f"reward_head: loss {self.loss.name!r} reads no rewards")
+        if self.allow_other_reference and not loss.reference:
+            problems.append(f"allow_other_reference: loss {self.loss.name!r} has no reference")
+        return problems
+
+    def head(self) -> RewardHeadSettings | None:
+        """Settings of the reward head, everything decided; None where the loss has none."""
+        loss = losses.get(self.loss.name)
+        if not loss.rewards:
+            return None
+        found = self.reward_head or RewardHeadSettings()
+        keep = loss.reward_model if found.keep is None else found.keep
+        return found.model_copy(update={"keep": keep})
 
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps` steps.

@@ -180,8 +180,11 @@ def rejects_of(out: str) -> Iterator[dict[str, Any]]:
 class TokenRows:
     """Tokenised rows by number, memory-mapped (shards of another file system are copied first)."""
 
-    def __init__(self, shards: Sequence[str], sequences: Sequence[str]) -> None:
+    def __init__(
+        self, shards: Sequence[str], sequences: Sequence[str], whole: bool = False
+    ) -> None:
         self.sequences = tuple(sequences)
+        self.whole = whole  # responses go into the model with their last token
         tables = [pa.ipc.open_file(pa.memory_map(str(_local(uri)))).read_all() for uri in shards]
         self._table = pa.concat_tables(tables)
         # By column: tokens of each row, and how many texts they are (a list has several).
@@ -210,7 +213,8 @@ class TokenRows:
         for prompt, names in trees_of(sequences or self.sequences).items():
             total += self.lengths[prompt][picked]
             for name in names:
-                total += self.lengths[name][picked] - self._texts[name][picked]
+                total += self.lengths[name][picked]
+                total -= 0 if self.whole else self._texts[name][picked]
         return [int(cost) for cost in total]
 
     def counts(

@@ -16,7 +16,13 @@ from rayonale import losses, models, prompts, storage
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
 from rayonale.train import estimates, history, launch, references, shards
-from rayonale.train.examples import REFERENCE, Encoding, columns_of, sequences_of
+from rayonale.train.examples import (
+    ENSEMBLE_VALUES,
+    REFERENCE,
+    Encoding,
+    columns_of,
+    sequences_of,
+)
 from rayonale.train.settings import RationalePrompt, TrainSettings
 from rayonale.train.trees import RESPONSES_OF
 
@@ -25,7 +31,12 @@ log = logging.getLogger("rayonale")
 LOG_EVERY = 10.0  # seconds between lines on the terminal
 
 # Stages that add what losses read.
-ADDED_BY = {"goal": "goals", "label": "reshape", "scores": "reshape"}
+ADDED_BY = {
+    "goal": "goals",
+    "label": "reshape",
+    "scores": "reshape",
+    **dict.fromkeys(("reward_chosen", "reward_rejected", *ENSEMBLE_VALUES), "score"),
+}
 
 
 def run(context: StageContext, settings: TrainSettings) -> StageResult:

@@ -61,9 +61,13 @@ def trees_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return trees
 
 
-def tree_length(prompt: int, responses: Sequence[int]) -> int:
-    """Tokens that a tree puts into the model: a response's last token predicts nothing."""
-    return prompt + sum(response - 1 for response in responses)
+def tree_length(prompt: int, responses: Sequence[int], whole: bool = False) -> int:
+    """Tokens that a tree puts into the model.
+
+    A response's last token predicts nothing and stays out, unless responses are `whole`: its
+    reward is read there.
+    """
+    return prompt + sum(response - (not whole) for response in responses)
 
 
 def first_fit(lengths: Sequence[int]) -> list[list[int]]:

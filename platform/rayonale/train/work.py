@@ -118,7 +118,7 @@ def work(job: Job, host: Host) -> None:
         ValueError: settings do not fit the model or the checkpoint.
         FloatingPointError: the loss or its gradient is not finite.
     """
-    from rayonale.train import adapters, attention, batches, engine, loop
+    from rayonale.train import adapters, attention, batches, engine, loop, reward_head
     from rayonale.train.plan import make_plan
     from rayonale.train.policy import Policy, check_forward, load_model
     from rayonale.train.shards import TokenRows
@@ -128,9 +128,10 @@ def work(job: Job, host: Host) -> None:
     device = engine.prepare_process(
         job.seed, host.rank, use_gpu=job.use_gpu, threads=settings.cpus_per_worker
     )
-    sequences = losses.of(settings.loss).sequences
-    rows = TokenRows(job.shards, sequences)
-    validation = TokenRows(job.validation, sequences) if job.validation else None
+    loss = losses.of(settings.loss)
+    sequences, whole = loss.sequences, bool(loss.rewards)
+    rows = TokenRows(job.shards, sequences, whole)
+    validation = TokenRows(job.validation, sequences, whole) if job.validation else None
     plan = make_plan(
         len(rows),
         settings.batch_pairs,
@@ -145,10 +146,12 @@ def work(job: Job, host: Host) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.lora is not None:
         adapters.attach(model, settings.lora, job.seed)
-    live = engine.start(Policy(model).to(device), settings, host.world)
+    wanted = settings.head()
+    head = None if wanted is None else reward_head.make(model, wanted, job.seed, job.start)
+    live = engine.start(Policy(model, head).to(device), settings, host.world)
     progress = host.load(live)
     shortest = sorted(range(len(rows)), key=lambda row: (rows.costs([row])[0], row))[:PROBE_ROWS]
-    probe = batches.collate(rows.take(shortest), responses_among(sequences))
+    probe = batches.collate(rows.take(shortest), responses_among(sequences), whole=whole)
     live.eval()
     check_forward(live, model, probe, settings.dtype, device)
     steps = history.History(storage.join(job.work, history.FILE), upto=progress.step)
@@ -185,6 +188,7 @@ def _finish(run: _Run, snapshot: Snapshot, steps: int, done: Progress) -> None:
         chat_template=settings.chat_template,
         dtype=settings.dtype,
         lora=settings.lora,
+        head=settings.head(),
         probe=run.probe,
         uri=job.model,
         card=model_card(job, settings, summary),

@@ -9,6 +9,7 @@ from rayonale.data.formats import (
     hh_rlhf,
     implicit_prompt,
     kto,
+    llmbar,
     orca,
     scored_list,
     sharegpt,
@@ -34,6 +35,7 @@ FORMATS: dict[str, Format] = {
         kto,
         scored_list,
         tldr,
+        llmbar,
         webgpt,
         tinyworld,
     )
