@@ -214,7 +214,7 @@ def _found(folder: str, depth: str) -> list[str]:
 
 def _reports(folder: str) -> list[str]:
     """Finished reports of a recipe's folder: each stands for a run."""
-    return [found for found in _found(folder, "report/*")]
+    return _found(folder, "report/*")
 
 
 def _begun(folder: str, depth: str) -> list[str]:
