@@ -30,9 +30,9 @@ from training_sides import ROOT, Bench, answer, port
 
 SPEED = {"dpo": 4.0, "rdpo": 3.0}  # times TRL's, wanted
 MEMORY, LOSS, SCALING, LINEAR = 0.6, 1e-4, 0.9, 0.1
-MICRO = (1, 2, 4, 8)
+MICRO = (1, 2, 8)
 DEFAULT = {"micro": 8, "grouped": False, "checkpointing": False}
-SWEEP_STEPS, PARITY_STEPS = 2, 100
+SWEEP_STEPS, PARITY_STEPS, PARITY_PAIRS = 2, 100, 4
 
 
 def trl_settings(**options: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def parity(bench: Bench, loss: str) -> bool:
 
     rows = len(TokenRows([bench.paths["hh"]], ("chosen",)))
     steps = min(bench.arguments.steps, PARITY_STEPS)
-    batch = min(8, rows)
+    batch = min(PARITY_PAIRS, rows)
     plan = make_plan(rows, batch, epochs=None, max_steps=rows // batch, seed=0)
     steps = min(steps, plan.steps)
     order = [row for step in range(steps) for row in plan.global_batch(step)]
