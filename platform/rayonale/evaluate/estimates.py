@@ -51,6 +51,9 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
                 return not_estimated(f"no responses yet to time {judge.name} on", rows_in=pairs)
             parts[judge.name] = pairs * per_pair
             continue
+        if judge.kind == "oracle":
+            told = f"how long {judge.name} takes to give rewards is not estimated yet"
+            return not_estimated(told, rows_in=pairs)
         try:
             found, cost = _judged(outlook, judge, pairs, items, flows)
         except Unknown as error:
@@ -165,7 +168,7 @@ def _judged(
         Pass(
             model=model, engine=judge.engine, rows=pairs, asked=pairs, per_row=2.0 * judge.repeats,
             prompt_tokens=prompt, max_tokens=judge.sampling.max_tokens,
-            task=JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict == "logprobs")
+            task=JudgeTask(judge.sampling, judge.repeats, judge.seed, judge.verdict)
             if questions else None,
             sample=questions, settings=told, read=read,
         ),
