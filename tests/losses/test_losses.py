@@ -211,7 +211,10 @@ def test_every_registered_loss_loads(name: str) -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("nope", "unknown loss 'nope'; choices: cdpo, conditioned_sft, cpo, dpo"),
+        (
+            "nope",
+            "unknown loss 'nope'; choices: bradley_terry, cdpo, conditioned_sft, cpo, dpo, drdo",
+        ),
         ({"beta": 1}, "a loss needs a name"),
         ({"name": "sft", "beta": 0.1}, "beta"),
         ({"name": "sft", "label_smoothing": 0.1}, "label_smoothing"),

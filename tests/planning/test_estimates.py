@@ -77,6 +77,15 @@ def test_grades_drop_rows(tmp_path: Path) -> None:
     assert any("rows go on, assumed" in told for told in assumed.basis)
 
 
+def test_only_rows_with_rationales_are_graded(tmp_path: Path) -> None:
+    """110 rows of train and validation have one; test's 40 pass, and none of them is dropped."""
+    flow = Flow(rows=FLOW.rows, tokens={**TOKENS, "rationale": 50.0},
+                explained=("train", "validation"))  # fmt: skip
+    found = estimate(tmp_path, "grade_rationales", {}, {"rows": flow}, it__tokens=20, it__keep=0.8)
+    assert found.tokens["generated"] == 110 * 20
+    assert found.flow.rows == pytest.approx({"train": 80, "validation": 8, "test": 40})
+
+
 def test_samples_are_as_long_as_chosen_responses(tmp_path: Path) -> None:
     """40 prompts of test, at most 30: 30 · 21 tokens at 500 a second."""
     found = estimate(tmp_path, "samples", {"limit": 30})

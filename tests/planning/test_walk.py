@@ -186,6 +186,12 @@ def test_the_estimate_is_kept_beside_what_it_took(tmp_path: Path) -> None:
     assert found["stages"][-1]["expected"] is None
 
 
+@pytest.mark.parametrize("text", ["{broken", "[]", '{"stages": 3}'])
+def test_a_broken_file_of_estimates_stops_no_run(tmp_path: Path, text: str) -> None:
+    (tmp_path / ledger.FILE).write_text(text)
+    assert ledger.expected(str(tmp_path), "f") is None
+
+
 def test_mlflow_gets_estimate_and_ratio() -> None:
     manifest = {"rows_in": 5, "rows_out": 5, "seconds": 8.0, "rejects": {}, "metrics": {},
                 "expected": {"seconds": 6.0, "rows_out": 4.0, "bytes": None,

@@ -79,6 +79,7 @@ def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
         left = replace(
             flow, tokens={**flow.tokens, **({"rationale": length} if length else {})},
             texts={**flow.texts, "rationales": settings.n}, template=settings.template,
+            explained=settings.splits,
         )  # fmt: skip
         return not_estimated(str(error), left, rows_in=flow.total)
     left = replace(
@@ -87,6 +88,7 @@ def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
         tokens={**flow.tokens, **_known("rationale", found)},
         texts={**flow.texts, "rationales": settings.n},
         template=settings.template,
+        explained=settings.splits,
     )
     return _passed(outlook, found, flow, left, settings.splits, assumed_keep=1.0)
 
@@ -98,6 +100,8 @@ def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
     from rayonale.records import RejectKind
 
     flow = outlook.flow()
+    explained = settings.splits if flow.explained is None else flow.explained
+    splits = tuple(split for split in settings.splits if split in explained)
     template = prompts.source(settings.template)
     task = GradeTask(
         template, settings.template, settings, settings.sampling, settings.json_schema()
@@ -115,12 +119,12 @@ def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
             outlook, settings, task, flow, per_row=flow.texts.get("rationales", 1.0),
             template=template, shown=("prompt", "chosen", "rejected", "rationale"), names=names,
             counted=lambda m: m["rationales_graded"], change=change, without=(GRADED,),
-            needs="rationales",
+            needs="rationales", asked=flow.of(splits),
         )  # fmt: skip
     except Unknown as error:
         return not_estimated(str(error), flow, rows_in=flow.total)
     left = replace(flow, sample=found.rates.rows or flow.sample)
-    return _passed(outlook, found, flow, left, settings.splits, assumed_keep=0.9)
+    return _passed(outlook, found, flow, left, splits, assumed_keep=0.9)
 
 
 def samples(outlook: Outlook, settings: SampleSettings) -> Estimate:
@@ -197,7 +201,7 @@ def forward_rates(outlook: Outlook, settings: ReferenceSettings, model: str, flo
         if "start_seconds" not in metrics or key_of_read(manifest, told["model"]) != key:
             return None
         working = metrics["seconds"] - metrics["start_seconds"]
-        rate = metrics["tokens"] / max(working, 1e-9) / settings.workers
+        rate = metrics["computed_tokens"] / max(working, 1e-9) / settings.workers
         start = manifest["seconds"] - working
         return {"tokens_per_second": rate, "start_seconds": start}
 
@@ -293,7 +297,7 @@ def _pass(
         sizes, lambda row: _messages(task.requests(row)), template=template, shown=shown,
     )  # fmt: skip
     read = reading(
-        told, model_key(model), lambda m: key_of_read(m, m["settings"]["model"]), counted
+        told, model_key(model), lambda m: key_of_read(m, m["settings"]["model"]), counted, per_row
     )
     return estimate_pass(
         outlook,

@@ -104,10 +104,14 @@ class Scorer:
         self.policy = Policy(model).to(self.device).eval()
 
     def run(self, chunk: Chunk) -> dict[str, Any]:
-        """Score one chunk and write its rows and rejects; nothing is done twice."""
+        """Score one chunk and write its rows and rejects; nothing is done twice.
+
+        Returns:
+            Its rows, tokens of the responses, tokens that were computed (prompts, too), seconds.
+        """
         began = time.monotonic()
         table = chunk.read()
-        scored, rejects, tokens = [], [], 0
+        scored, rejects, tokens, computed = [], [], 0, 0
         examples, places = [], []
         rows = table.to_pylist()
         if MISMATCHED in self.job.encoding.sequences:
@@ -123,13 +127,15 @@ class Scorer:
             fingerprint = references.row_fingerprint(self.job.shared_fingerprint, example["tokens"])
             scored.append({**rows[row], **found, REFERENCE: fingerprint})
             tokens += sum(int(np.sum(example[f"{n}_tokens"])) for n in self.job.encoding.sequences)
+            computed += cost_of(example, self.job.encoding.sequences)
         name = f"part-{chunk.number:05d}.parquet"
         schema = output_schema(table.schema, self.job.encoding.sequences)
         rejected = pa.Table.from_pylist(rejects, schema=REJECT)
         storage.write_table(storage.join(self.job.out, storage.REJECTS, name), rejected)
         rows_table = pa.Table.from_pylist(scored, schema=schema)
         storage.write_table(storage.join(self.job.out, storage.ROWS, name), rows_table)
-        return {"rows": len(rows), "tokens": tokens, "seconds": time.monotonic() - began}
+        seconds = time.monotonic() - began
+        return {"rows": len(rows), "tokens": tokens, "computed": computed, "seconds": seconds}
 
     def logprobs(self, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Sums over each response by column (of lists one each), in the order of the examples."""
@@ -195,11 +201,11 @@ def run(context: StageContext, settings: ReferenceSettings) -> StageResult:
     chunks = chunks_of(context.rows(), settings.rows_per_chunk)
     todo = [chunk for chunk in chunks if not _done(context.out, chunk)]
     started = time.monotonic()
-    tokens, working = _score(context.name, job, todo, settings) if todo else (0, 0.0)
+    sums = _score(context.name, job, todo, settings) if todo else {}
     seconds = time.monotonic() - started
     for kind in (storage.REJECTS, storage.ROWS):
         _publish(context.out, kind)
-    return _result(context.out, sum(c.rows for c in chunks), tokens, seconds, working)
+    return _result(context.out, sum(c.rows for c in chunks), sums, seconds)
 
 
 def job_of(settings: ReferenceSettings, model: str, columns: list[str], out: str) -> Job:
@@ -247,13 +253,12 @@ def _done(out: str, chunk: Chunk) -> bool:
     return any(storage.exists(place) for place in places)
 
 
-def _score(
-    name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings
-) -> tuple[int, float]:
+def _score(name: str, job: Job, todo: list[Chunk], settings: ReferenceSettings) -> dict[str, float]:
     """Spread chunks over actors; an actor that dies is started again and its chunk redone.
 
     Returns:
-        Tokens, and the seconds in which one actor worked on average: the others are its start.
+        Sums of what `Scorer.run` gives, its seconds shared among the actors: what the whole took
+        longer is their start.
     """
     import ray
     from ray.util import ActorPool
@@ -263,11 +268,13 @@ def _score(
     cluster.require(f"{name}: scorers", count, resources)  # work given to one that waits, waits too
     actors = [actor_of(job, settings) for _ in range(count)]
     pool = ActorPool(actors)
-    total, done, tokens, working = sum(chunk.rows for chunk in todo), 0, 0, 0.0
+    total, done = sum(chunk.rows for chunk in todo), 0
+    sums = dict.fromkeys(("tokens", "computed", "seconds"), 0.0)
     started = told = time.monotonic()
     for found in pool.map_unordered(lambda a, chunk: a.run.remote(chunk), todo):
-        done, tokens = done + found["rows"], tokens + found["tokens"]
-        working += found["seconds"] / count
+        done += found["rows"]
+        for each in sums:
+            sums[each] += found[each] / (count if each == "seconds" else 1)
         seconds = time.monotonic() - started
         if time.monotonic() - told > LOG_EVERY or done == total:
             told = time.monotonic()
@@ -277,12 +284,12 @@ def _score(
                 done,
                 total,
                 done / seconds,
-                tokens / seconds,
+                sums["tokens"] / seconds,
                 (total - done) * seconds / done,
             )
     for one in actors:
         ray.kill(one)
-    return tokens, working
+    return sums
 
 
 def _publish(out: str, kind: str) -> None:
@@ -294,16 +301,20 @@ def _publish(out: str, kind: str) -> None:
         fs.mv(path, target)
 
 
-def _result(out: str, rows_in: int, tokens: int, seconds: float, working: float) -> StageResult:
+def _result(out: str, rows_in: int, sums: dict[str, float], seconds: float) -> StageResult:
     counted: dict[str, dict[str, int]] = {}
     for reject in storage.read_rows(storage.join(out, storage.REJECTS), ["kind", "reason"]):
         kind = counted.setdefault(reject["kind"], {})
         kind[reject["reason"]] = kind.get(reject["reason"], 0) + 1
     rows_out = storage.count(storage.join(out, storage.ROWS))
     metrics = {"seconds": seconds}
-    if seconds and tokens:
-        metrics |= {"tokens": float(tokens), "start_seconds": max(0.0, seconds - working)}
-        metrics |= {"rows_per_second": rows_out / seconds, "tokens_per_second": tokens / seconds}
+    if seconds and sums:
+        metrics |= {
+            "rows_per_second": rows_out / seconds,
+            "tokens_per_second": sums["tokens"] / seconds,
+            "computed_tokens": sums["computed"],
+            "start_seconds": max(0.0, seconds - sums["seconds"]),
+        }
     return StageResult(rows_in=rows_in, rows_out=rows_out, rejects=counted, metrics=metrics)
 
 

@@ -52,8 +52,7 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
             parts[judge.name] = pairs * per_pair
             continue
         if judge.kind == "oracle":
-            told = f"how long {judge.name} takes to give rewards is not estimated yet"
-            return not_estimated(told, rows_in=pairs)
+            return not_estimated(f"{judge.name}: rewards are not estimated yet", rows_in=pairs)
         try:
             found, cost = _judged(outlook, judge, pairs, items, flows)
         except Unknown as error:
@@ -62,6 +61,8 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
         for name, count in found.tokens.items():
             tokens[name] = tokens.get(name, 0.0) + count
         basis += [f"{judge.name}: {told}" for told in found.basis]
+        if "asked_share" not in found.rates.values:
+            basis.append(f"{judge.name}: no equal answers assumed, which need not be asked about")
         money, gpus = money + cost, max(gpus, found.gpus)
     size = rows * packed_bytes([*items] or [])
     return Estimate(
@@ -155,7 +156,9 @@ def _judged(
             return None
         asked = facts.get("rows_per_second", 0.0) * facts["generation_seconds"]
         whole = {**manifest, "rows_in": 1, "rows_out": 1, "seconds": facts["generation_seconds"]}
-        return values_of(facts, whole, asked * 2 * judge.repeats)
+        found = values_of(facts, whole, asked * 2 * judge.repeats, 2.0 * judge.repeats)
+        equal = facts.get("equal_responses", 0)
+        return {**found, "asked_share": asked / max(1.0, asked + equal)}
 
     flow = flows[0] if flows else Flow()
     prompt = rendered(

@@ -225,6 +225,10 @@ def tables(results: Mapping[str, Any]) -> list[Row]:
     Tasks that `each` made of one are followed by their mean, each counting the same.
     """
     found: list[Row] = []
+    documents: dict[tuple[str, str], set[Any]] = {}
+    for task, seen in results.get("samples", {}).items():
+        for one in seen:
+            documents.setdefault((task, one.get("filter", "none")), set()).add(one["doc_id"])
     parts: dict[tuple[str, str, str], list[Row]] = {}
     for task, values in results["results"].items():
         for key, value in values.items():
@@ -240,7 +244,7 @@ def tables(results: Mapping[str, Any]) -> list[Row]:
                 "value": float(value),
                 "stderr": float(error) if isinstance(error, int | float) else None,
                 "shots": results.get("n-shot", {}).get(task),
-                "samples": len(results.get("samples", {}).get(task, ())) or None,
+                "samples": len(documents.get((task, filtered), ())) or None,
             }
             found.append(row)
             if PART in task:

@@ -34,6 +34,7 @@ class Flow:
         texts: column → texts in a row, where it holds several (rationales, responses).
         distinct: share of the rows whose prompt no earlier row has.
         bytes_per_row: on disk.
+        explained: splits whose rows have rationales; None where it is not known of which.
         template: prompt template that its rationales were generated with.
         model: folder or name of the base model whose architecture a trained model has.
         known: whether anything is known of it.
@@ -45,6 +46,7 @@ class Flow:
     texts: Mapping[str, float] = field(default_factory=dict)
     distinct: float = 1.0
     bytes_per_row: float = 0.0
+    explained: tuple[str, ...] | None = None
     template: str | None = None
     model: str | None = None
     known: bool = True
@@ -124,9 +126,12 @@ def of_output(output: StageOutput, size: int = SAMPLE_ROWS) -> Flow:
     else:
         rows[""] = float(storage.count(output.rows))
     total = sum(rows.values())
+    sample = list(islice(storage.read_rows(output.rows, batch_size=size), size))
+    explained = {row.get("split", "") for row in sample if row.get("rationales")}
     return Flow(
         rows=rows,
-        sample=list(islice(storage.read_rows(output.rows, batch_size=size), size)),
+        sample=sample,
+        explained=tuple(sorted(explained)) if "rationales" in present else None,
         bytes_per_row=size_of(output.rows) / total if total else 0.0,
     )
 

@@ -8,6 +8,7 @@ manifest (`expected`) and MLflow, the report shows it, and `jobs/estimate_recipe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from rayonale import storage
 
 if TYPE_CHECKING:
     from rayonale.planning.walk import Plan
+
+log = logging.getLogger("rayonale")
 
 FILE = "estimates.json"
 
@@ -34,12 +37,18 @@ def keep(folder: str, plan: Plan) -> str:
 
 
 def expected(folder: str, fingerprint: str) -> dict[str, Any] | None:
-    """A stage's estimate out of `<runs>/<recipe>/estimates.json`; None where there is none."""
+    """A stage's estimate out of `<runs>/<recipe>/estimates.json`; None where there is none.
+
+    A file that cannot be read is told and passed over: a stage that has done its work must not
+    fail for it.
+    """
     uri = storage.join(folder, FILE)
-    if not storage.exists(uri):
+    try:
+        found = storage.read_json(uri)["stages"].get(fingerprint) if storage.exists(uri) else None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        log.warning("%s: no estimates in it (%s)", uri, error)
         return None
-    found: dict[str, Any] | None = storage.read_json(uri)["stages"].get(fingerprint)
-    return found
+    return found if isinstance(found, dict) else None
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,9 @@ def estimate_pass(outlook: Outlook, drawn: Pass) -> PassEstimate:
     if rates is None:
         raise Unknown(outlook.no_rates(drawn.model))
     length, why = _length(outlook, drawn, rates)
-    tokens = {
-        "generated": drawn.completions * length,
-        "prompt": drawn.completions * drawn.prompt_tokens,
-    }
+    asked = rates.get("asked_share", 1.0)
+    completions = drawn.completions * asked
+    tokens = {"generated": completions * length, "prompt": completions * drawn.prompt_tokens}
     devices = options.replicas * options.tensor_parallel_size
     timed = tokens["generated"] + (tokens["prompt"] if rates.with_prompts else 0.0)
     parts = {
@@ -107,6 +106,8 @@ def estimate_pass(outlook: Outlook, drawn: Pass) -> PassEstimate:
         "rows": drawn.rows * rates.get("row_seconds", 0.0),
     }
     basis = [f"speed {rates.source}", why]
+    if asked < 1:
+        basis.append(f"{asked:.0%} of them asked, measured: the others are equal answers")
     start, told = engine_start(outlook, drawn.model, options, rates)
     if start:
         parts = {"engine start": start, **parts}
@@ -179,13 +180,14 @@ def reading(
     key: str,
     named: Callable[[Mapping[str, Any]], str],
     completions: Callable[[Mapping[str, Any]], float],
+    per_row: float,
 ) -> Callable[[Mapping[str, Any]], Values | None]:
     """Reads rates out of manifests of generation stages.
 
     Args:
         kind_settings: settings that must be equal.
         key: of the model; `named` gives a manifest's.
-        completions: drawn by a finished stage, from its metrics.
+        completions: drawn by a finished stage, from its metrics; `per_row` of an asked row.
     """
 
     def read(manifest: Mapping[str, Any]) -> Values | None:
@@ -196,15 +198,18 @@ def reading(
             return None
         if named(manifest) != key:
             return None
-        return values_of(metrics, manifest, completions(metrics))
+        return values_of(metrics, manifest, completions(metrics), per_row)
 
     return read
 
 
 def values_of(
-    metrics: Mapping[str, float], manifest: Mapping[str, Any], completions: float
+    metrics: Mapping[str, float],
+    manifest: Mapping[str, Any],
+    completions: float,
+    per_row: float,
 ) -> Values:
-    """Numbers of a finished pass."""
+    """Numbers of a finished pass; `keep` is of the rows that had completions."""
     rate, generated = metrics["tokens_per_second"], metrics["generated_tokens"]
     start = metrics.get("engine_start_seconds", 0.0)
     rows = max(1, manifest["rows_in"])
@@ -213,9 +218,10 @@ def values_of(
         "tokens_per_second": rate,
         "pass_seconds": max(0.0, metrics["generation_seconds"] - generated / rate),
         "row_seconds": max(0.0, rest) / rows,
-        "keep": manifest["rows_out"] / rows,
     }
     if completions:
+        dropped = manifest["rows_in"] - manifest["rows_out"]
+        found["keep"] = max(0.0, 1 - dropped / max(1.0, completions / max(per_row, 1.0)))
         found["completion_tokens"] = generated / completions
     if start > 1:  # an engine that ran already is there at once
         found["start_seconds"] = start

@@ -246,7 +246,7 @@ class Probes:
         found = ray.get(actor.run.remote(measured))
         seconds = time.monotonic() - begun
         ray.kill(actor)
-        rate = found["tokens"] / seconds
+        rate = found["computed"] / seconds
         return {
             "tokens_per_second": rate,
             "start_seconds": max(0.0, begun - started - seconds * warm.rows / measured.rows),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rayonale import execution, stages, storage
+from rayonale import cluster, execution, stages, storage
 from rayonale.planning.flow import Estimate, Flow, not_estimated, of_output
 from rayonale.planning.outlook import Outlook, Session
 from rayonale.planning.rates import Rates
@@ -104,7 +104,7 @@ def plan(
     Raises:
         ValueError: a folder that the recipe reads is not there, or holds an unfinished stage.
     """
-    runs = storage.join(storage.absolute(recipe.runs), recipe.name)
+    runs = storage.join(storage.absolute(cluster.lasting(recipe.runs)), recipe.name)
     outputs: dict[str, StageOutput] = {}
     flows: dict[str, Flow] = {}
     lines = []

@@ -93,7 +93,8 @@ def attend(  # noqa: PLR0917  # Transformers' order
 
     Args:
         query: [B, H, L, D]; key, value may have fewer heads (grouped queries).
-        attention_mask: what `runs` gave; None is plain causal attention.
+        attention_mask: what `runs` gave; None is plain causal attention, and a boolean one
+            [B, 1, L, L] is what Transformers makes of padding.
 
     Returns:
         [B, L, H, D].
@@ -102,10 +103,11 @@ def attend(  # noqa: PLR0917  # Transformers' order
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if attention_mask is None:
+    if attention_mask is None or attention_mask.dtype != torch.int64:
         out = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scale
-        )
+            query, key, value, attn_mask=attention_mask, dropout_p=dropout,
+            is_causal=attention_mask is None, scale=scale,
+        )  # fmt: skip
         return out.transpose(1, 2), None
     out = TreeAttention.apply(query, key, value, spans(attention_mask), scale)
     return out.transpose(1, 2), None
@@ -193,7 +195,9 @@ def _part_backward(
 
 
 def register() -> None:
-    """Let Transformers' models find the kernel by its name."""
-    from transformers import AttentionInterface
+    """Let Transformers' models find the kernel by its name, and padding be masked as for SDPA."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -96,9 +96,13 @@ def open_runs(
         ValueError: fewer than two runs, one twice, one that is not there or has nothing finished,
             labels that do not fit, or runs that have no kind of stage in common.
     """
-    if len(folders) < 2:
-        raise ValueError(f"{len(folders)} run(s) given; expected two or more to compare")
     opened = [_open(folder.rstrip("/")) for folder in folders]
+    if len(folders) < 2:
+        told = "".join(f"\n  {report}" for one in folders for report in _reports(one.rstrip("/")))
+        raise ValueError(
+            f"{len(folders)} run(s) given; expected two or more to compare"
+            + (f"; reports there, the latest last:{told}" if told else "")
+        )
     for at, (_, stages, _) in enumerate(opened):
         same = [n for n in range(at) if _ids(opened[n][1]) == _ids(stages)]
         if same:
@@ -206,6 +210,11 @@ def _found(folder: str, depth: str) -> list[str]:
     files = fs.glob(f"{path}/{depth}/{storage.MANIFEST}")
     ordered = sorted(files, key=lambda file: (fs.modified(file), file))
     return [storage.join(folder, file[len(path) :].rpartition("/")[0]) for file in ordered]
+
+
+def _reports(folder: str) -> list[str]:
+    """Finished reports of a recipe's folder: each stands for a run."""
+    return _found(folder, "report/*")
 
 
 def _begun(folder: str, depth: str) -> list[str]:
