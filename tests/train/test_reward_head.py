@@ -187,6 +187,17 @@ def test_a_head_comes_back_from_its_folder(exported: Path, head: RewardHead) -> 
     assert config["architectures"] == ["LlamaForSequenceClassification"]
 
 
+def test_ensembles_of_two_sizes_are_refused() -> None:
+    from types import SimpleNamespace
+
+    from rayonale.train import stage
+
+    rows: Any = SimpleNamespace(column=lambda name: [[1.0, 2.0], [1.0]])
+    with pytest.raises(ValueError, match="rewards_.*: found rewards of 1, 2 oracles"):
+        stage.require_one_ensemble(rows, TrainSettings(loss="e_dpo"))
+    stage.require_one_ensemble(rows, TrainSettings(loss="dpo"))
+
+
 # --- training and export ---------------------------------------------------------------------
 
 
