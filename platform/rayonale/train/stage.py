@@ -170,8 +170,8 @@ def require_one_ensemble(rows: shards.TokenRows, settings: TrainSettings) -> Non
         sizes = {len(rewards) for rewards in rows.column(name)}
         if len(sizes) > 1:
             raise ValueError(
-                f"{name}: found rewards of {', '.join(map(str, sorted(sizes)))} oracles in one data "
-                "set; expected as many in every row: score all rows with the same oracles"
+                f"{name}: found rewards of {', '.join(map(str, sorted(sizes)))} oracles in one "
+                "data set; expected as many in every row: score all rows with the same oracles"
             )
 
 
