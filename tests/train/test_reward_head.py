@@ -90,7 +90,11 @@ def test_packed_equals_alone(model: Any, head: RewardHead, examples) -> None:
 @pytest.mark.parametrize("pad", ["own", "eos"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_nothing(model: Any, head: RewardHead, examples, side, pad) -> None:
-    """Padded rows read at their last real token, whatever the padding token is."""
+    """Padded rows in plain Transformers, read at their last real token, whatever pads them."""
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(model.name_or_path, dtype="float32")
+    padded = plain.get_decoder()
     listed = conversations(examples)
     filler = model.config.eos_token_id if pad == "eos" else 0
     longest = max(map(len, listed))
@@ -103,7 +107,7 @@ def test_padding_changes_nothing(model: Any, head: RewardHead, examples, side, p
         last.append(longest - 1 if side == "left" else len(each) - 1)
     mask = torch.tensor(seen)
     with torch.no_grad():
-        states = model.get_decoder()(
+        states = padded(
             input_ids=torch.tensor(ids),
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
@@ -181,6 +185,17 @@ def test_a_head_comes_back_from_its_folder(exported: Path, head: RewardHead) -> 
     assert torch.equal(reward_head.load(exported.parent).weight, head.weight)
     config = json.loads((exported / "config.json").read_text())
     assert config["architectures"] == ["LlamaForSequenceClassification"]
+
+
+def test_ensembles_of_two_sizes_are_refused() -> None:
+    from types import SimpleNamespace
+
+    from rayonale.train import stage
+
+    rows: Any = SimpleNamespace(column=lambda name: [[1.0, 2.0], [1.0]])
+    with pytest.raises(ValueError, match="rewards_.*: found rewards of 1, 2 oracles"):
+        stage.require_one_ensemble(rows, TrainSettings(loss="e_dpo"))
+    stage.require_one_ensemble(rows, TrainSettings(loss="dpo"))
 
 
 # --- training and export ---------------------------------------------------------------------

@@ -59,6 +59,7 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
     storage.write_rows(storage.join(context.out, storage.REJECTS), iter(rejects), REJECT)
     usable = shards.TokenRows(train, encoding.sequences)
     require_rows(usable, rejects)
+    require_one_ensemble(usable, settings)
     if losses.of(settings.loss).reference:
         references.check(
             usable, model=start, dtype=settings.dtype, allow_other=settings.allow_other_reference
@@ -161,6 +162,17 @@ def require_rows(rows: shards.TokenRows, rejects: list[dict[str, Any]]) -> None:
     if len(rows) == 0:
         reasons = sorted({reject["reason"] for reject in rejects})
         raise ValueError(f"no rows are left to train on; all were left out: {', '.join(reasons)}")
+
+
+def require_one_ensemble(rows: shards.TokenRows, settings: TrainSettings) -> None:
+    """Refuse rewards of ensembles of several sizes, which could only come from several runs."""
+    for name in set(ENSEMBLE_VALUES) & set(losses.of(settings.loss).values):
+        sizes = {len(rewards) for rewards in rows.column(name)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{name}: found rewards of {', '.join(map(str, sorted(sizes)))} oracles in one "
+                "data set; expected as many in every row: score all rows with the same oracles"
+            )
 
 
 def tokenise_validation(

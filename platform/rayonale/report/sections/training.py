@@ -15,10 +15,13 @@ from rayonale.report.sections.headline import trained
 _CURVES: tuple[tuple[str, tuple[str, ...], str, float | None], ...] = (
     ("Training loss", ("loss",), "loss (nats)", None),
     ("Validation loss", ("validation/loss",), "loss (nats)", None),
-    ("Pairs that the implicit reward orders rightly", ("rewards/accuracy",), "share", 0.5),
-    ("Implicit reward margin, chosen over rejected", ("rewards/margin",), "β·Δ (nats)", 0.0),
+    ("Pairs that the reward orders rightly", ("rewards/accuracy",), "share", 0.5),
+    ("Reward margin, chosen over rejected", ("rewards/margin",), "reward", 0.0),
     ("Preference term", ("terms/preference",), "nats", None),
     ("Rationale term", ("terms/rationale",), "nats", None),
+    ("Distillation term", ("terms/distillation",), "squared reward", None),
+    ("Log-probability of chosen responses", ("logprob/chosen",), "nats", None),
+    ("Log-probability of rejected responses", ("logprob/rejected",), "nats", None),
     ("Gradient norm before clipping", ("grad_norm",), "norm", None),
     ("Learning rate", ("learning_rate",), "rate", None),
 )
