@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from tests.report.realistic import SAMPLES, pair_rows, samples, write_stage
 
 from rayonale import storage
 from rayonale.evaluate.win_rates import STAGE, WinRateSettings, run
+from rayonale.records import MESSAGES
 from rayonale.stages import StageContext, StageOutput
 from rayonale.tinyworld import score
 
@@ -54,6 +56,27 @@ def rejects_of(where: StageContext) -> list[dict[str, Any]]:
 
 def rows_of(where: StageContext) -> list[dict[str, Any]]:
     return list(storage.read_rows(storage.join(where.out, "rows")))
+
+
+def test_the_datas_preferred_texts_stay_with_the_rows(tmp_path: Path) -> None:
+    """Samples of preference pairs hold `chosen`; compared rows keep it beside both responses."""
+    prompts = pair_rows(3)
+    schema = SAMPLES.append(pa.field("chosen", MESSAGES))
+    outputs = []
+    for policy, share in (("poor", 0.2), ("good", 0.95)):
+        said = samples(policy, share, prompts)
+        rows = [
+            {**row, "chosen": [{"role": "assistant", "content": f"text {number}"}]}
+            for number, row in enumerate(said)
+        ]
+        model = write_stage(tmp_path, policy, "train")
+        read = {"model": model}
+        outputs.append(
+            write_stage(tmp_path, f"samples_{policy}", "samples", read, rows=(rows, schema))
+        )
+    where = context(tmp_path, outputs)
+    run(where, WinRateSettings.model_validate({"judges": [RUBRIC]}))
+    assert sorted(row["reference"] for row in rows_of(where)) == ["text 0", "text 1", "text 2"]
 
 
 def test_exact_rubric_ranks_the_better_policy(tmp_path: Path, outputs: list[StageOutput]) -> None:

@@ -35,6 +35,7 @@ ROWS = pa.schema(
         ("judge_kind", pa.string()),  # scorer | llm
         ("repeat", pa.int64()),
         ("prompt", MESSAGES),
+        ("reference", pa.string()),  # the data's preferred text, where it has one
         ("response_a", pa.string()),
         ("response_b", pa.string()),
         ("tokens_a", pa.int64()),
