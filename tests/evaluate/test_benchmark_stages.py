@@ -12,7 +12,7 @@ import pytest
 from tests.evaluate.test_question_stages import answer, lines, reading
 from tests.evaluate.test_win_rates import context, rows_of
 from tests.generate.endpoint_server import Answer, Server, options, said
-from tests.report.realistic import SAMPLES, write_stage
+from tests.report.realistic import SAMPLES, pair_rows, write_stage
 
 from rayonale import recipe, stages, storage
 from rayonale.evaluate import (
@@ -141,19 +141,19 @@ def test_the_shipped_recipe_end_to_end(
                 folder=str(tmp_path / "runs"), engines=engines, tracker=tracker,
             )  # fmt: skip
     told = {name: output.manifest for name, output in outputs.items()}
-    assert told["instructions"]["rows_out"] == told["alpaca_samples"]["rows_out"] == 4
+    assert told["instructions"]["rows_out"] == told["alpaca_samples"]["rows_out"] == 9
     (board,) = told["alpaca_eval"]["details"]["alpaca_eval"]
-    assert board["id"] == "alpaca_samples_vs_gpt4_1106_preview" and 0 <= board["win_rate"] <= 100
+    assert board["id"] == "alpaca_samples_vs_baseline" and 0 <= board["win_rate"] <= 100
     assert board["n_total"] + sum(
         n for reasons in told["alpaca_judged"]["rejects"].values() for n in reasons.values()
-    ) == 4  # fmt: skip
+    ) == 9  # fmt: skip
     (row, _) = storage.read_rows(outputs["mt_bench_answers"].rows)
     assert len(row["answers"]) == 2 and row["answer_tokens"][1] > 0
     graded_ = told["mt_bench"]["details"]["mt_bench"]
     assert [one["graded"] + one["unreadable"] for one in graded_] == [4]
     assert told["mt_bench_pairs"]["rows_in"] == 4 == told["arena_hard"]["rows_in"] * 2
     page = Path(told["report"]["details"]["report"]).read_text()
-    assert "Benchmarks" in page and "gpt4_1106_preview" in page
+    assert "Benchmarks" in page and "alpaca_samples_vs_baseline" in page
 
 
 def _real_files(tmp_path: Path, shared_data: Path) -> list[str]:
@@ -164,8 +164,12 @@ def _real_files(tmp_path: Path, shared_data: Path) -> list[str]:
         return [row for row in rows if keep(row)]
 
     text = "alpaca_eval/text_alpaca-7b_vs_baseline_400.jsonl"
-    short = some(text, lambda r: len(r["instruction"] + r["output_1"]) < 300)[:4]
-    alpaca = lines(tmp_path / "alpaca.jsonl", short)
+    short = some(text, lambda r: len(r["instruction"] + r["output_1"]) < 300)[:3]
+    given = [(row["instruction"], row["output_1"]) for row in short]
+    # the embedded judge's verdicts can be read where it is asked about its own world
+    given += [(row["prompt"][0]["content"], row["chosen"][0]["content"]) for row in pair_rows(6)]
+    layout = [{"instruction": one, "output": two, "generator": "baseline"} for one, two in given]
+    alpaca = lines(tmp_path / "alpaca.jsonl", layout)
     kept = (101, 81)  # one with a right answer, one without
     mt = some("mt_bench/question.jsonl", lambda r: r["question_id"] in kept)
     references = some("mt_bench/reference_answer_gpt-4.jsonl", lambda r: r["question_id"] in kept)
