@@ -39,7 +39,7 @@ class ByPolicy(Settings):
     workers: int = Field(default=1, gt=0)
     cpus_per_worker: int = Field(default=1, gt=0)
     use_gpu: bool | None = None
-    micro_batch_tokens: int = Field(default=8_192, gt=0)
+    micro_batch_tokens: int | None = Field(default=None, gt=0)
     max_length: int = Field(default=2_048, gt=1)
 
 

@@ -74,7 +74,7 @@ class MarginSettings(Settings):
     beta: float | None = Field(None, gt=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_length: int = Field(2_048, gt=1)
-    micro_batch_tokens: int = Field(8_192, gt=0)
+    micro_batch_tokens: int | None = Field(None, gt=0)
     workers: int = Field(1, gt=0)
     cpus_per_worker: int = Field(1, gt=0)
     use_gpu: bool | None = None
