@@ -246,7 +246,7 @@ def test_rates_come_from_the_best_source(tmp_path: Path) -> None:
     for machine, seconds in (("here", 5.0), ("there", 9.0)):
         folder = tmp_path / "runs" / "r" / "s" / machine
         folder.mkdir(parents=True)
-        manifest = {"kind": "train", "machine": machine, "seconds": seconds}
+        manifest = {"kind": "train", "name": machine, "machine": machine, "seconds": seconds}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     finished = RateBook(f"{tmp_path}/runs", "here").finished(
         "train", lambda manifest: {"seconds": manifest["seconds"]}
@@ -254,6 +254,15 @@ def test_rates_come_from_the_best_source(tmp_path: Path) -> None:
     assert finished is not None
     assert finished["seconds"] == 5
     assert book.machines() == ["here", "there"]
+    later = tmp_path / "runs" / "r" / "s" / "later"
+    later.mkdir()
+    later.joinpath("manifest.json").write_text(
+        json.dumps({"kind": "train", "name": "later", "machine": "here", "seconds": 6.0})
+    )
+    for name, seconds in (("here", 5.0), ("unknown", 6.0)):  # the same name, else the latest
+        found = RateBook(f"{tmp_path}/runs", "here").finished("train", lambda m: m, name)
+        assert found is not None
+        assert found["seconds"] == seconds
 
 
 def test_flow_scales_only_the_splits_that_are_filtered() -> None:

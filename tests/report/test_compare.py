@@ -155,6 +155,19 @@ def test_stage_names_that_differ_are_aligned_by_kind(tmp_path: Path) -> None:
     assert all(None not in stage.outputs for stage in comparison.stages)
 
 
+def test_a_training_that_runs_share_is_not_drawn(tmp_path: Path) -> None:
+    """Two DPOs from one SFT: the SFT's curve would lie on itself."""
+    curves = {"curves": {"step": [0, 1], "loss": [2.0, 1.0]}}
+    sft = write_stage(tmp_path / "r", "sft", "train", details=curves)
+    ends = [
+        write_stage(tmp_path / name, "dpo", "train", {"model": sft}, details=curves).uri
+        for name in ("a", "b")
+    ]
+    page = compare(open_runs(ends))
+    assert "dpo: training loss" in page
+    assert "sft: training loss" not in page
+
+
 def test_costs_by_hand(tmp_path: Path) -> None:
     """3,600 s on a machine with 2 GPUs are 2 GPU-hours, 5.0 at 2.5 each."""
     ends = [

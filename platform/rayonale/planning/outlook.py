@@ -99,7 +99,7 @@ class Outlook:
         session = self.session
         if given is not None and given.given:
             return given
-        found = session.book.finished(kind or self.kind, read) if read else None
+        found = session.book.finished(kind or self.kind, read, self.name) if read else None
         if found is None:
             probes = session.probes
             probe = partial(measure, probes) if measure and probes else None

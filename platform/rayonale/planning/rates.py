@@ -75,9 +75,14 @@ class RateBook:
         self._manifests: dict[str, list[tuple[str, Mapping[str, Any]]]] | None = None
         self._told: dict[str, Rates] = {}
 
-    def finished(self, kind: str, read: Reading) -> Rates | None:
-        """Of the latest finished stage of a kind on this kind of machine that `read` accepts."""
-        for folder, manifest in self._of_kind(kind):
+    def finished(self, kind: str, read: Reading, name: str = "") -> Rates | None:
+        """Of the latest finished stage of a kind on this kind of machine that `read` accepts.
+
+        Args:
+            name: stages of this name go first: they are most alike in length.
+        """
+        found = self._of_kind(kind)
+        for folder, manifest in sorted(found, key=lambda one: one[1].get("name") != name):
             if (values := read(manifest)) is not None:
                 return Rates(values, f"as {'/'.join(folder.split('/')[-2:])[:60]} was")
         return None

@@ -133,7 +133,7 @@ def dots(
     band = step * len(names) + 12
     height = TOP + band * len(rows) + BOTTOM
     widest = max(len(row) for row in rows) if len(rows) > 1 or rows[0] else 0
-    left = min(150, 16 + 7.6 * widest)
+    left = min(190, 16 + 7.6 * widest)
     x = Axis(*x_range, left, WIDTH - RIGHT)
     bottom = height - BOTTOM
     body: list[Markup] = []

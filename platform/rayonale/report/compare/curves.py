@@ -20,8 +20,11 @@ _CURVES: tuple[Curve, ...] = (
 
 
 def section(comparison: Comparison) -> Section | None:
-    """A plot for each stage and curve; None when no stage was trained in two runs."""
-    stages = comparison.of_kind("train")
+    """A plot for each stage and curve; None when no stage was trained in two runs.
+
+    A training that all runs share is one curve, and is left out.
+    """
+    stages = [stage for stage in comparison.of_kind("train") if not shared(stage)]
     figures = [
         found
         for stage in stages
@@ -32,6 +35,11 @@ def section(comparison: Comparison) -> Section | None:
         return None
     html = render("compare/curves.html.jinja", plots=charts.grid(figures), smooth=SMOOTH)
     return Section("curves", "Training curves", html, {"stages": [stage.name for stage in stages]})
+
+
+def shared(stage: Aligned) -> bool:
+    """Whether it is one and the same output in all runs."""
+    return len({output.uri if output is not None else None for output in stage.outputs}) == 1
 
 
 def overlaid(comparison: Comparison, stage: Aligned, curve: Curve) -> Markup | None:
