@@ -64,7 +64,7 @@ def test_by_two_forward_passes(
         "policy": output("dpo", other, settings={"loss": {"name": "dpo", "beta": 0.5}}),
         "reference": output("sft", micro_model),
     }
-    settings = ScoreSettings(scorer={"kind": "implicit", "max_length": 100})
+    settings = ScoreSettings(scorer={"kind": "implicit", "max_length": 60})
     result = rewards.run(context(tmp_path, rows, **reads), settings)
     found = list(storage.read_rows(str(tmp_path / "rows")))
     left_out = list(storage.read_rows(str(tmp_path / "rejects")))
