@@ -52,7 +52,7 @@ def test_rows_rejects_and_a_rerun_that_does_nothing(pool: EnginePool, tmp_path: 
 
 
 def test_threads_of_the_driver_give_the_same_rows(pool: EnginePool, tmp_path: Path) -> None:
-    folder = write_pairs(tmp_path / "rows", 40)
+    folder = write_pairs(str(tmp_path / "rows"), 40)
     found = []
     for in_driver in (False, True):
         work, out = str(tmp_path / f"work-{in_driver}"), str(tmp_path / f"out-{in_driver}")
