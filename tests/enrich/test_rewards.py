@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,3 +215,50 @@ def test_an_ensemble_gives_the_trainers_rewards(
         assert row["reward_scorer"].count("model=") == 2
     again = rewards.run(context(tmp_path, tiny_pairs, engines), settings)  # resumes: nothing to do
     assert again.metrics["rows_resumed"] == 20
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_where_it_was(
+    oracles: list[str], tiny_pairs: str, tmp_path: Path
+) -> None:
+    """The job killed between units, and started again: the rows of a run that was not killed."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    started(tiny_pairs, oracles[0], whole).communicate(timeout=240)
+    job = started(tiny_pairs, oracles[0], killed)
+    deadline = time.monotonic() + 180
+    while len(units := list(killed.glob("**/units-0/**/*.parquet"))) < 3:
+        assert job.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    assert not list(killed.glob("**/manifest.json"))
+    times = {unit: unit.stat().st_mtime_ns for unit in units}
+    time.sleep(5)  # its Ray session ends with it
+    again = started(tiny_pairs, oracles[0], killed)
+    done = set()
+    while again.poll() is None:
+        done |= {unit for unit in units if unit.exists() and unit.stat().st_mtime_ns != times[unit]}
+        time.sleep(0.01)
+    assert again.returncode == 0
+    assert not done  # no unit was done twice
+    found = [
+        {row["id"]: (row["reward_chosen"], row["reward_rejected"])
+         for row in storage.read_rows(str(next(folder.glob("**/rows"))))}
+        for folder in (whole, killed)
+    ]  # fmt: skip
+    assert len(found[0]) == 40
+    assert found[0] == found[1]
+
+
+def started(rows: str, oracle: str, out: Path) -> subprocess.Popen[bytes]:
+    """The job as a process of its own, with small units."""
+    repository = Path(__file__).resolve().parents[2]
+    scorer = {"kind": "oracles", "oracles": [{"model": oracle}], "backend": "transformers",
+              "engine": {"threads": 1}}  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, str(repository / "jobs" / "score_responses.py"), "--reads_rows", rows,
+         "--scorer", json.dumps(scorer), "--unit_rows", "1", "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(repository / "platform")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip

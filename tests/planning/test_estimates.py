@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rayonale import prompts, stages
@@ -14,6 +15,9 @@ from rayonale.planning.outlook import Outlook, Session
 from rayonale.planning.rates import RateBook
 from rayonale.planning.sizes import CHARS_PER_TOKEN, TURN_TOKENS
 from rayonale.tinyworld import generate_pairs
+from rayonale.train.estimates import probe_rows
+from rayonale.train.settings import TrainSettings
+from rayonale.train.stage import encoding_of
 
 # A pair of 10 + 21 and 11 tokens: its tree puts 10 + 20 + 10 = 40 tokens into the model.
 TOKENS = {"prompt": 10.0, "chosen": 21.0, "rejected": 11.0}
@@ -278,6 +282,20 @@ def test_texts_and_permutations_generate_nothing(tmp_path: Path) -> None:
     assert permuted.rows_out == 150 and not permuted.tokens
     accuracy = estimate(tmp_path, "reward_accuracy", {}, {"rows": flow})
     assert accuracy.rows_in == 50
+
+
+@pytest.mark.parametrize("loss", ["dpo", "e_dpo", "drdo", "rpo"])
+def test_probes_of_training_have_all_that_the_loss_reads(loss: str) -> None:
+    """Rewards of an ensemble are lists, others numbers; empty ones of the sample are filled."""
+    settings = TrainSettings(loss=loss)
+    flow = Flow(rows={"train": 9.0}, sample=[{**row, "reward_chosen": None}
+                                             for row in world_rows(4)])  # fmt: skip
+    rows = probe_rows(settings, flow)
+    encoding = encoding_of(settings, "anything", settings.rationale)
+    values = [field for field in encoding.schema() if field.name in encoding.values]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(values))
+    assert table.num_rows == 4
+    assert all(table[field.name].null_count == 0 for field in values)
 
 
 def test_nothing_to_do_is_no_estimate(tmp_path: Path) -> None:

@@ -305,5 +305,6 @@ def _with_head(model: str, folder: str) -> str:
 
 
 def stand_ins(rows: list[Row], columns: list[str], **values: Any) -> list[Row]:
-    """Rows with all columns, those that are missing filled with stand-ins."""
-    return [{**{name: values.get(name, 0.0) for name in columns}, **row} for row in rows]
+    """Rows with all columns, those that are missing or empty filled with stand-ins."""
+    filled = {name: values.get(name, 0.0) for name in columns}
+    return [filled | {name: v for name, v in row.items() if v is not None} for row in rows]

@@ -27,7 +27,7 @@ from rayonale.planning.outlook import (
 from rayonale.planning.probes import stand_ins
 from rayonale.planning.rates import Rates, Values
 from rayonale.planning.sizes import Unknown, rendered
-from rayonale.train.examples import LIST_VALUES, REFERENCE, sequences_of
+from rayonale.train.examples import ENSEMBLE_VALUES, LIST_VALUES, REFERENCE, sequences_of
 from rayonale.train.settings import RationalePrompt
 from rayonale.train.trees import LISTS
 
@@ -207,6 +207,7 @@ def probe_rows(settings: TrainSettings, flow: Flow) -> list[Row]:
     columns = [f"ref_{name}_logprob" for name in sequences_of(loss)] + list(loss.values)
     lists = {n: [0.0] * len(row["responses"]) for row in rows[:1] for n in LIST_VALUES
              if any(name in LISTS for name in loss.sequences)}  # fmt: skip
+    lists |= {name: [0.0] for name in ENSEMBLE_VALUES}
     filled = stand_ins(rows, columns, **{REFERENCE: "probe", "label": True}, **lists)
     return [{**row, REFERENCE: "model=probe tokens=probe"} for row in filled]
 
