@@ -4,6 +4,8 @@
 PYTHON_IN_VENV = .venv/bin/python
 RECIPE ?= configs/rdpo/tinyworld.yaml
 TESTS ?=
+# Test processes; each has a Ray session and engines of its own, so files stay together.
+TEST_PROCESSES ?= 2
 
 # Libraries are installed uncompiled; what is imported must be kept compiled, or every process that
 # Ray starts compiles it again.
@@ -30,7 +32,7 @@ test: setup
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
-	$(PYTHON_IN_VENV) -m pytest -m "not slow and not gpu" $(TESTS)
+	$(PYTHON_IN_VENV) -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 test-slow: setup
 	$(PYTHON_IN_VENV) -m pytest -m "slow and not gpu" --timeout 3600 $(TESTS)
