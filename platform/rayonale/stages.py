@@ -40,6 +40,7 @@ REGISTRY: dict[str, str] = {
     "reshape": "rayonale.data.reshape:STAGE",
     "ambiguity": "rayonale.data.ambiguity:STAGE",
     "goals": "rayonale.enrich.goals:STAGE",
+    "relabel": "rayonale.enrich.relabel:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
     "permute_rationales": "rayonale.enrich.permuted:STAGE",

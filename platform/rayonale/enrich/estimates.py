@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rayonale.enrich.grades import GradeSettings
     from rayonale.enrich.rationales import RationaleSettings
     from rayonale.enrich.reference import ReferenceSettings
+    from rayonale.enrich.relabel import RelabelSettings
     from rayonale.enrich.samples import SampleSettings
 
 
@@ -48,16 +49,37 @@ def goals(outlook: Outlook, settings: GoalSettings) -> Estimate:
     """Every row is told its goal: timed on the sample."""
     from rayonale.data.estimates import timed_rows
 
-    flow = outlook.flow()
+    flow, told = outlook.flow(), settings.told()
 
-    def convert(row: Row) -> Row:
-        text = prompts.render(settings.template, goal="7")
-        goal = row.get("score") or 7.0 if settings.goal == "score" else settings.goal
-        from rayonale.enrich.goals import with_goal
+    def convert(row: Row) -> list[Row]:
+        known = row.get(settings.goal) if isinstance(settings.goal, str) else settings.goal
+        goal = told.top if known is None else known
+        return [{**row, "prompt": told.put(row["prompt"], goal), "goal": None}]
 
-        return {**row, "prompt": with_goal(row["prompt"], text, settings.place), "goal": goal}
+    return timed_rows(outlook, flow, convert)
 
-    return timed_rows(outlook, flow, lambda row: [convert(row)])
+
+def relabel(outlook: Outlook, settings: RelabelSettings) -> Estimate:
+    """A row of each goal of a pair: timed on the sample, with the middle of the scale told."""
+    from rayonale.data.estimates import timed_rows
+    from rayonale.enrich.goal_prompt import GoalPrompt
+    from rayonale.enrich.relabel import swapped
+
+    wanted, name = settings.wanted(), settings.template_name()
+    told = GoalPrompt(
+        template=name, text=prompts.source(name), place="system", low=wanted.low, high=wanted.high,
+        attributes=settings.attributes,
+    )  # fmt: skip
+
+    def convert(row: Row) -> list[Row]:
+        new = {**row, "prompt": told.put(row["prompt"], told.top), "goal": None}
+        return [new, swapped(new)] if settings.goals == "both" else [new]
+
+    found = timed_rows(outlook, outlook.flow(), convert)
+    if settings.share == 1 or found.flow is None:
+        return found
+    left = found.flow.scaled(settings.share, ("train",))
+    return replace(found, rows_out=left.total, flow=left)
 
 
 def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
