@@ -16,6 +16,8 @@ ORDER = (
     "comparisons",
     "benchmarks",
     "scores",
+    "goals",
+    "unlearning",
     "margins",
     "oracles",
     "overoptimisation",
