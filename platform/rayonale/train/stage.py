@@ -205,13 +205,13 @@ def watched_shards(
     """Tokens of the rows read in the role `watch`, by the stage's name.
 
     Raises:
-        ValueError: `watch` without rows to watch.
+        ValueError: `watched` without rows to watch.
     """
     read = context.inputs.get("watch") or []
-    if settings.watch is not None and not read:
-        raise ValueError(f"stages.{context.name}.watch: no rows are read in the role `watch`")
+    if settings.watched is not None and not read:
+        raise ValueError(f"stages.{context.name}.watched: no rows are read in the role `watch`")
     work = storage.join(context.out, storage.WORK, "watched")
-    return watched.tokenise(read, settings.watch or Watch(), encoding, work)
+    return watched.tokenise(read, settings.watched or Watch(), encoding, work)
 
 
 def job_of(

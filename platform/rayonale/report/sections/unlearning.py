@@ -40,7 +40,7 @@ def section(evidence: Evidence) -> Section | None:
 def lines_of(stage: StageOutput) -> list[dict[str, Any]]:
     """What one training watched: steps and mean log-probabilities, by the rows' stage."""
     curves = stage.manifest.get("details", {}).get("curves") or {}
-    told = stage.manifest.get("settings", {}).get("watch") or {}
+    told = stage.manifest.get("settings", {}).get("watched") or {}
     steps = curves.get(f"{PREFIX}steps")
     return [
         {
