@@ -13,9 +13,10 @@ from tests.generate.rows import pairs
 from rayonale import prompts, storage
 from rayonale.enrich import goal_prompt
 from rayonale.enrich.goal_prompt import GoalPrompt
-from rayonale.enrich.samples import SampleSettings, SampleTask
+from rayonale.enrich.samples import SampleSettings, SampleTask, asked_of
 from rayonale.evaluate.answers import TurnTask
 from rayonale.lineage import registered_models
+from rayonale.stages import StageContext, StageOutput
 
 OVERALL: dict[str, Any] = {
     "template": "goal_system", "text": prompts.source("goal_system"), "place": "system",
@@ -100,6 +101,24 @@ def test_a_model_is_asked_in_the_words_of_its_training(model: str) -> None:
     for wanted in (8.0, "none"):
         with pytest.raises(ValueError, match="tinyworld was not trained with goals"):
             goal_prompt.asked(wanted, "tinyworld", None, "at")
+
+
+def test_rows_that_tell_a_goal_themselves(model: str) -> None:
+    """The policy is asked once, and in no other words than those it knows."""
+
+    def asked(told: GoalPrompt, policy: str, **settings: Any) -> Any:
+        manifest = {"details": {"goal_prompt": told.model_dump(mode="json")}}
+        rows = StageOutput("rows", "r", "f", "goals", manifest)
+        context = StageContext("it", "o", {"rows": rows}, None, "f", "c", None)  # type: ignore[arg-type]
+        return asked_of(context, SampleSettings(model=policy, **settings))
+
+    same, other = GoalPrompt(**OVERALL), GoalPrompt(**(OVERALL | {"place": "user"}))
+    assert asked(same, model) is None
+    assert asked(other, "tinyworld") is None  # knows no words of its own
+    with pytest.raises(ValueError, match="with place 'user', but the model was trained with 'sys"):
+        asked(other, model)
+    with pytest.raises(ValueError, match="the rows' prompts tell a goal already"):
+        asked(same, model, goal=8.0)
 
 
 def test_samples_and_answers_tell_the_goal_and_keep_the_prompt() -> None:

@@ -13,6 +13,7 @@ from rayonale import storage
 from rayonale.enrich import rewards
 from rayonale.enrich.reward_task import RewardTask, shapes_of
 from rayonale.enrich.rewards import ScoreSettings
+from rayonale.generate.rewards import of_label
 from rayonale.generate.settings import Completion
 from rayonale.generate.stream import Rejection
 from rayonale.records import MESSAGES, PAIR
@@ -209,3 +210,17 @@ def test_an_ensemble_gives_the_trainers_rewards(
         assert row["reward_scorer"].count("model=") == 2
     again = rewards.run(context(tmp_path, tiny_pairs, engines), settings)  # resumes: nothing to do
     assert again.metrics["rows_resumed"] == 20
+
+
+def test_the_label_that_is_the_reward() -> None:
+    """A classifier with a label for each attribute: each member asks for its own."""
+    task = RewardTask({"chosen": "one"}, "tone", 2, "x", labels=(3, None))
+    row = {"prompt": [], "chosen": [{"role": "assistant", "content": "a"}]}
+    asked = [task.of_member(number).requests(row) for number in (0, 1)]
+    assert [requests[0].label for requests in asked] == [3, None]  # type: ignore[index]
+    assert of_label(5, [0.5, 2.0], 1).reward == 2.0
+    assert of_label(5, [0.5], None).reward == 0.5
+    with pytest.raises(ValueError, match="gives 2 labels; expected one"):
+        of_label(5, [0.5, 2.0], None)
+    with pytest.raises(ValueError, match="label: found 2, but the reward model gives 2"):
+        of_label(5, [0.5, 2.0], 2)

@@ -225,3 +225,22 @@ def asked(
     if found is None or wanted == "none":
         return None
     return found, found.top if wanted is None else found.checked(wanted, where)
+
+
+def require_same(rows: GoalPrompt, model: str | None, where: str) -> None:
+    """Refuse rows that tell a goal in other words than those of the model's training.
+
+    Raises:
+        ValueError: text, place, scale or attributes differ.
+    """
+    own = of_model(model) if model else None
+    if own is None:
+        return
+    left_out = {"template", "digits"}
+    mine, theirs = own.model_dump(exclude=left_out), rows.model_dump(exclude=left_out)
+    if mine != theirs:
+        name = next(name for name in mine if mine[name] != theirs[name])
+        raise ValueError(
+            f"{where}: the rows tell a goal with {name} {theirs[name]!r}, but the model was "
+            f"trained with {mine[name]!r}; expected rows without a goal (the model's own is told)"
+        )

@@ -145,11 +145,24 @@ def run(context: StageContext, settings: SampleSettings) -> StageResult:
 def asked_of(
     context: StageContext, settings: SampleSettings
 ) -> tuple[goal_prompt.GoalPrompt, goal_prompt.Goal] | None:
-    """The goal that the policy is asked for, in the words that it knows."""
+    """The goal that the policy is asked for, in the words that it knows.
+
+    None where it is not asked, or where the rows' own prompts tell a goal.
+
+    Raises:
+        ValueError: the policy cannot be asked for it, or two goals would be told.
+    """
+    at = f"stages.{context.name}.goal"
     read, teller = (context.inputs.get(role) for role in ("model", "goal_prompt"))
     model = None if settings.endpoint else read.model if read is not None else settings.model
-    told_by = teller.model if teller is not None else None
-    return goal_prompt.asked(settings.goal, model, told_by, f"stages.{context.name}.goal")
+    told = goal_prompt.of_rows(context.inputs["rows"].manifest)
+    if told is None:
+        told_by = teller.model if teller is not None else None
+        return goal_prompt.asked(settings.goal, model, told_by, at)
+    if settings.goal is not None or teller is not None:
+        raise ValueError(f"{at}: the rows' prompts tell a goal already; expected plain rows")
+    goal_prompt.require_same(told, model, at)
+    return None
 
 
 STAGE = Stage(
