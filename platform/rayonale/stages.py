@@ -42,6 +42,7 @@ REGISTRY: dict[str, str] = {
     "ambiguity": "rayonale.data.ambiguity:STAGE",
     "goals": "rayonale.enrich.goals:STAGE",
     "relabel": "rayonale.enrich.relabel:STAGE",
+    "directions": "rayonale.enrich.directions:STAGE",
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
     "permute_rationales": "rayonale.enrich.permuted:STAGE",

@@ -36,6 +36,7 @@ from rayonale.planning.sizes import Unknown, rendered
 from rayonale.train.trees import PROMPT_OF, REFERENCED, row_type_of, trees_of
 
 if TYPE_CHECKING:
+    from rayonale.enrich.directions import DirectionSettings
     from rayonale.enrich.generation import GenerationSettings
     from rayonale.enrich.goals import GoalSettings
     from rayonale.enrich.grades import GradeSettings
@@ -80,6 +81,25 @@ def relabel(outlook: Outlook, settings: RelabelSettings) -> Estimate:
         return found
     left = found.flow.scaled(settings.share, ("train",))
     return replace(found, rows_out=left.total, flow=left)
+
+
+def directions(outlook: Outlook, settings: DirectionSettings) -> Estimate:
+    """A labelled row of each pair that has attributes: timed on the sample."""
+    from rayonale.data.estimates import timed_rows
+    from rayonale.enrich.directions import WEIGHT, learnt
+    from rayonale.enrich.goal_prompt import GoalPrompt
+
+    told = GoalPrompt(
+        template=settings.template, text=prompts.source(settings.template), place="system",
+        low=-WEIGHT, high=WEIGHT, attributes=settings.attributes, digits=0,
+    )  # fmt: skip
+    gone = ("chosen", "rejected")
+
+    def convert(row: Row) -> list[Row]:
+        made = learnt(row, settings, told)
+        return [{name: value for name, value in made.items() if name not in gone}]
+
+    return timed_rows(outlook, outlook.flow(), convert)
 
 
 def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:

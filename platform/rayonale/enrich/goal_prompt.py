@@ -41,6 +41,7 @@ class GoalPrompt(BaseModel):
         low, high: worst and best score.
         attributes: names, when a goal is one score each; none when it is an overall score.
         digits: decimals that are told; whole numbers have none.
+        best: what is asked for when nothing else is; None: the top of the scale.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,7 @@ class GoalPrompt(BaseModel):
     high: float
     attributes: tuple[str, ...] = ()
     digits: int = Field(default=1, ge=0)
+    best: dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _tells_a_goal(self) -> GoalPrompt:
@@ -68,6 +70,8 @@ class GoalPrompt(BaseModel):
     @property
     def top(self) -> Goal:
         """The best goal there is."""
+        if self.best is not None:
+            return dict(self.best)
         return dict.fromkeys(self.attributes, self.high) if self.attributes else self.high
 
     def told(self, score: float) -> str:
@@ -121,7 +125,9 @@ class GoalPrompt(BaseModel):
             raise ValueError(
                 f"{where}: unknown {', '.join(unknown)}; attributes: {', '.join(self.attributes)}"
             )
-        return {name: goal.get(name, self.high) for name in self.attributes}
+        top = self.top
+        assert isinstance(top, dict)
+        return {name: goal.get(name, top[name]) for name in self.attributes}
 
     def facts(self) -> dict[str, str]:
         """What a model card says."""
