@@ -16,10 +16,10 @@ from tests.data.conftest import _make, run_ingest
 
 from rayonale import storage
 from rayonale.data import tokens
-from rayonale.enrich import goal_prompt, relabel
+from rayonale.enrich import goal_prompt, relabel, relabelling
 from rayonale.enrich.goal_prompt import GoalPrompt
 from rayonale.enrich.goal_scores import Scale, linear, rank
-from rayonale.enrich.relabel import RelabelSettings
+from rayonale.enrich.relabelling import RelabelSettings
 from rayonale.losses.dpo import dpo
 from rayonale.records import PAIR
 from rayonale.stages import StageContext, StageOutput
@@ -134,7 +134,7 @@ def test_two_rows_a_pair(tmp_path: Path) -> None:
     )
     assert second["metadata"] == swapped
     assert len({first["id"], second["id"], "0" * 32}) == 3
-    assert [relabel.original(row, told) for row in (first, second)] == [pair()] * 2
+    assert [relabelling.original(row, told) for row in (first, second)] == [pair()] * 2
     assert result.rejects == {}
     assert result.details["account"] == {"pairs": 1, "pairs with 2 rows": 1}
 
@@ -166,7 +166,7 @@ def test_both_responses_are_swapped_in_every_template(
         for side, expected in (("chosen", better), ("rejected", worse)):
             _, response = tokens.encode_example(tokenizer, row["prompt"], row[side])
             assert expected in tokenizer.decode(response)
-        assert relabel.original(row, told) == pair(prompt=before)
+        assert relabelling.original(row, told) == pair(prompt=before)
     assert goals == [True, True]
 
 
@@ -274,7 +274,7 @@ def test_attributes(tmp_path: Path) -> None:
     ]
     assert rows[0]["goal"] is None
     assert told.top == {"order": 5, "tone": 5}
-    assert [relabel.original(row, told) for row in rows] == [pair()] * 2
+    assert [relabelling.original(row, told) for row in rows] == [pair()] * 2
     _, rejects, _, _ = run(tmp_path / "none", [pair(metadata="{}")], attributes=("order",),
                            template="tinyworld/attributes_system")  # fmt: skip
     assert [r["reason"] for r in rejects] == ["no_score"]
@@ -287,7 +287,7 @@ def test_implicit_rewards_from_their_columns(tmp_path: Path) -> None:
     rows = [pair(1, None, None, reward_chosen=0.3, reward_rejected=-0.1)]
     found, _, _, told = run(tmp_path, rows, schema, scores="reward", map="linear")
     assert [(row["goal"], row["reward_chosen"]) for row in found] == [(10.0, 0.3), (1.0, -0.1)]
-    assert relabel.original(found[1], told) == rows[0]
+    assert relabelling.original(found[1], told) == rows[0]
 
 
 @pytest.mark.parametrize(
@@ -342,5 +342,5 @@ def test_real_rows_are_all_accounted_for(shared_data: Path, tmp_path: Path) -> N
         "pairs": 399, "pairs with 2 rows": 357, "pairs without a row": 42,
     }  # fmt: skip
     for row in rows:
-        assert relabel.original(row, told) == pairs[row["original_id"]]
+        assert relabelling.original(row, told) == pairs[row["original_id"]]
     assert Counter(row["goal_of"] for row in rows) == {"chosen": 357, "rejected": 357}

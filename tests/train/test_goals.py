@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from rayonale import storage
-from rayonale.enrich import goal_prompt, reference, relabel
+from rayonale.enrich import goal_prompt, reference, relabel, relabelling
 from rayonale.records import PAIR
 from rayonale.report.sections.unlearning import lines_of
 from rayonale.stages import StageContext, StageOutput
-from rayonale.train import stage
+from rayonale.train import stage, watched
 from rayonale.train.batches import collate
 from rayonale.train.examples import Encoding, encode
 from rayonale.train.policy import Policy, load_model
@@ -60,7 +60,7 @@ def test_from_pairs_to_a_policy_with_goals(
         relabel,
         "augmented",
         tmp_path / "ra",
-        relabel.RelabelSettings(model=micro_model),
+        relabelling.RelabelSettings(model=micro_model),
         rows=pairs,
     )
     told = goal_prompt.GoalPrompt.model_validate(augmented.manifest["details"]["goal_prompt"])
@@ -114,10 +114,10 @@ def test_what_cannot_be_watched(rows: str, micro_model: str, tmp_path: Path) -> 
     context = StageContext("it", str(tmp_path), {}, None, "f", "c", None)  # type: ignore[arg-type]
     encoding = Encoding(micro_model, ("rejected",))
     with pytest.raises(ValueError, match="no rows are read in the role `watch`"):
-        stage.watched_shards(context, TrainSettings(loss=DPO, watched={}), encoding)
+        watched.of_stage(context, TrainSettings(loss=DPO, watched={}), encoding)
     context.inputs["watch"] = [StageOutput("pairs", rows, "p")]
     high = TrainSettings(loss=DPO, watched={"min_score": 5.0, "split": "train"})
     with pytest.raises(
         ValueError, match="no row of split 'train' with a score_rejected of at least"
     ):
-        stage.watched_shards(context, high, encoding)
+        watched.of_stage(context, high, encoding)

@@ -25,7 +25,7 @@ from rayonale.data.left_out import LeftOut, counts, reject
 from rayonale.enrich import estimates, goal_prompt
 from rayonale.enrich.goal_prompt import GoalPrompt
 from rayonale.enrich.goal_scores import Source
-from rayonale.enrich.relabel import SIDES
+from rayonale.enrich.relabelling import SIDES
 from rayonale.records import LABELLED_ROW, REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 

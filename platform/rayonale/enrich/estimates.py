@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rayonale.enrich.grades import GradeSettings
     from rayonale.enrich.rationales import RationaleSettings
     from rayonale.enrich.reference import ReferenceSettings
-    from rayonale.enrich.relabel import RelabelSettings
+    from rayonale.enrich.relabelling import RelabelSettings
     from rayonale.enrich.samples import SampleSettings
 
 
@@ -64,7 +64,7 @@ def relabel(outlook: Outlook, settings: RelabelSettings) -> Estimate:
     """A row of each goal of a pair: timed on the sample, with the middle of the scale told."""
     from rayonale.data.estimates import timed_rows
     from rayonale.enrich.goal_prompt import GoalPrompt
-    from rayonale.enrich.relabel import swapped
+    from rayonale.enrich.relabelling import swapped
 
     wanted, name = settings.wanted(), settings.template_name()
     told = GoalPrompt(

@@ -25,7 +25,7 @@ from rayonale.train.examples import (
     columns_of,
     sequences_of,
 )
-from rayonale.train.settings import RationalePrompt, TrainSettings, Watch
+from rayonale.train.settings import RationalePrompt, TrainSettings
 from rayonale.train.trees import RESPONSES_OF
 
 log = logging.getLogger("rayonale")
@@ -66,7 +66,7 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
         references.check(
             usable, model=start, dtype=settings.dtype, allow_other=settings.allow_other_reference
         )
-    watching = watched_shards(context, settings, encoding)
+    watching = watched.of_stage(context, settings, encoding)
     told = goal_prompt.of_rows(context.inputs["rows"].manifest)
     jobs = {
         seed: job_of(
@@ -197,21 +197,6 @@ def tokenise_validation(
         log.info("no validation rows: the last weights are exported")
         return []
     return found if len(shards.TokenRows(found, encoding.sequences)) else []
-
-
-def watched_shards(
-    context: StageContext, settings: TrainSettings, encoding: Encoding
-) -> dict[str, list[str]]:
-    """Tokens of the rows read in the role `watch`, by the stage's name.
-
-    Raises:
-        ValueError: `watched` without rows to watch.
-    """
-    read = context.inputs.get("watch") or []
-    if settings.watched is not None and not read:
-        raise ValueError(f"stages.{context.name}.watched: no rows are read in the role `watch`")
-    work = storage.join(context.out, storage.WORK, "watched")
-    return watched.tokenise(read, settings.watched or Watch(), encoding, work)
 
 
 def job_of(

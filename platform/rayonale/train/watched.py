@@ -15,10 +15,10 @@ from typing import Any
 from rayonale import storage
 from rayonale.losses.sft import SFTSettings, nll_sum
 from rayonale.losses.spec import Loss, Scores, Term
-from rayonale.stages import StageOutput
+from rayonale.stages import StageContext, StageOutput
 from rayonale.train import shards
 from rayonale.train.examples import Encoding
-from rayonale.train.settings import Watch
+from rayonale.train.settings import TrainSettings, Watch
 
 RESPONSE = "rejected"
 PREFIX = "watch/"
@@ -30,6 +30,21 @@ def _terms(scores: Scores, settings: SFTSettings) -> dict[str, Term]:
 
 # What a validation pass over watched rows computes: nothing but the log-probability.
 LOSS = Loss("watch", SFTSettings, sequences=(RESPONSE,), terms=_terms)
+
+
+def of_stage(
+    context: StageContext, settings: TrainSettings, encoding: Encoding
+) -> dict[str, list[str]]:
+    """Shards of the rows that a training reads in the role `watch`; see `tokenise`.
+
+    Raises:
+        ValueError: `watched` without rows to watch.
+    """
+    read = context.inputs.get("watch") or []
+    if settings.watched is not None and not read:
+        raise ValueError(f"stages.{context.name}.watched: no rows are read in the role `watch`")
+    work = storage.join(context.out, storage.WORK, "watched")
+    return tokenise(read, settings.watched or Watch(), encoding, work)
 
 
 def tokenise(
