@@ -15,6 +15,7 @@ from rayonale.enrich import goal_prompt
 from rayonale.enrich.goal_prompt import GoalPrompt
 from rayonale.enrich.samples import SampleSettings, SampleTask, asked_of
 from rayonale.evaluate.answers import TurnTask
+from rayonale.evaluate.harness import HarnessSettings, system_message
 from rayonale.lineage import registered_models
 from rayonale.stages import StageContext, StageOutput
 
@@ -170,3 +171,16 @@ def test_a_registered_model_tells_its_goal_prompt() -> None:
     }  # fmt: skip
     registered_models.register(Client(), "ra", "runs/ra/model", "1", manifest)
     assert "Aim at" in seen["create_model_version"]["tags"]["rayonale.goal_prompt"]
+
+
+def test_the_harness_tells_it_in_the_system_message(model: str) -> None:
+    told, tasks = GoalPrompt(**OVERALL), [{"benchmark": "gsm8k"}]
+    chat = HarnessSettings(tasks=tasks, chat=True)
+    assert system_message(model, chat) == told.sentence(10.0)
+    assert system_message(model, HarnessSettings(tasks=tasks)) is None
+    assert system_message(model, HarnessSettings(tasks=tasks, chat=True, goal="none")) is None
+    with pytest.raises(ValueError, match="expected chat: true"):
+        HarnessSettings(tasks=tasks, goal=8.0)
+    goal_prompt.save(GoalPrompt(**(OVERALL | {"place": "user"})), model)
+    with pytest.raises(ValueError, match="in the user's turn, where the harness cannot put it"):
+        system_message(model, chat)
