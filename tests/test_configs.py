@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,41 @@ def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
     assert "stages.rdpo.loss" in told and "gama" in told
     assert "stages.dpo.loss" in told and "gamma" in told  # DPO has no rationale term
     assert "stages.sft.loss" in told and "beta" in told
+
+
+@pytest.mark.parametrize("name", ["ultrafeedback", "on_policy"])
+def test_the_settings_of_reward_augmented_data(name: str) -> None:
+    """arXiv 2410.08067: beta 0.01, smoothing 0.3, AdamW 5e-7, batch 128, warm-up 0.1, seed 42."""
+    stages = recipe.load(str(CONFIGS / "reward_augmented" / f"{name}.yaml")).stages
+    train = {n: s.settings.model_dump() for n, s in stages.items() if s.stage.kind == "train"}
+    for settings in train.values():
+        assert (settings["learning_rate"], settings["batch_pairs"]) == (5e-7, 128)
+        assert (settings["warmup_ratio"], settings["schedule"], settings["epochs"]) == (
+            0.1, "cosine", 1,
+        )  # fmt: skip
+        assert (settings["max_length"], settings["max_prompt_length"]) == (1024, 512)
+        assert settings["seeds"] == (42,)
+    own = [n for n, s in train.items() if s["loss"]["name"] == "cdpo"]
+    assert len(own) == (16 if name == "ultrafeedback" else 4)
+    for each in own:
+        loss = train[each]["loss"]
+        assert (loss["beta"], loss["label_smoothing"]) == (0.01, 0.3)
+        assert "model" not in stages[each].reads  # from the original model, IRA too
+    if name == "on_policy":
+        assert stages["drawn"].settings.model_dump()["n"] == 5
+        told = {s["loss"]["name"] for s in train.values()}
+        assert told >= {
+            "slic", "orpo", "cpo", "rrhf", "kto", "ipo", "rpo", "length_dpo", "simpo", "sppo",
+            "nca", "infonca", "conditioned_sft",
+        }  # fmt: skip
+
+
+def test_two_rounds_each_from_the_last_ones_policy() -> None:
+    path = str(CONFIGS / "reward_augmented" / "on_policy_tinyworld.yaml")
+    stages = recipe.load(path).stages
+    for round_, start in (("1", "base"), ("2", "policy_1")):
+        for stage in ("drawn", "reference", "policy"):
+            assert stages[f"{stage}_{round_}"].reads["model"] == start
+        chain = ["drawn", "scored", "paired", "augmented", "reference", "policy"]
+        for before, after in pairwise(chain):
+            assert stages[f"{after}_{round_}"].reads["rows"] == f"{before}_{round_}"

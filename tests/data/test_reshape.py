@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from rayonale import storage
@@ -74,6 +75,15 @@ def test_pairs_become_lists(source: str, scores: list[float], tmp_path: Path) ->
     assert rows[0]["id"] == PAIRED["id"]
 
 
+def test_a_pair_gives_back_the_list_that_it_was_picked_from(tmp_path: Path) -> None:
+    schema = pa.schema([*PAIR, RANKED_LIST.field("responses"), RANKED_LIST.field("scores")])
+    listed = {"responses": LIST["responses"], "scores": LIST["scores"]}
+    settings = ReshapeSettings(to="ranked_list", scores="listed")
+    rows, rejects, _ = run(reshape, tmp_path, schema, [{**PAIRED, **listed}, PAIRED], settings)
+    assert [(r["responses"], r["scores"]) for r in rows] == [(LIST["responses"], LIST["scores"])]
+    assert [r["reason"] for r in rejects] == ["no_list"]
+
+
 def test_lists_become_best_against_worst(tmp_path: Path) -> None:
     equal = {**LIST, "scores": [3.0] * 4}
     short = {**LIST, "scores": [3.0]}
@@ -96,7 +106,7 @@ def test_ways_that_do_not_exist_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no way from pair rows to pair; choices: pair to label"):
         run(reshape, tmp_path, PAIR, [PAIRED], ReshapeSettings(to="pair"))
     for options in ({"to": "ranked_list"}, {"to": "labelled", "scores": "stored"}):
-        with pytest.raises(ValueError, match="expected `stored` or `preference` for ranked_list"):
+        with pytest.raises(ValueError, match="expected `stored`, `preference` or"):
             ReshapeSettings(**options)
 
 

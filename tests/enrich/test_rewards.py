@@ -19,6 +19,7 @@ from rayonale import storage
 from rayonale.enrich import rewards
 from rayonale.enrich.reward_task import RewardTask, shapes_of
 from rayonale.enrich.rewards import ScoreSettings
+from rayonale.generate.rewards import of_label
 from rayonale.generate.settings import Completion
 from rayonale.generate.stream import Rejection
 from rayonale.records import MESSAGES, PAIR
@@ -262,3 +263,17 @@ def started(rows: str, oracle: str, out: Path) -> subprocess.Popen[bytes]:
         env={**os.environ, "PYTHONPATH": str(repository / "platform")},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+
+
+def test_the_label_that_is_the_reward() -> None:
+    """A classifier with a label for each attribute: each member asks for its own."""
+    task = RewardTask({"chosen": "one"}, "tone", 2, "x", labels=(3, None))
+    row = {"prompt": [], "chosen": [{"role": "assistant", "content": "a"}]}
+    asked = [task.of_member(number).requests(row) for number in (0, 1)]
+    assert [requests[0].label for requests in asked] == [3, None]  # type: ignore[index]
+    assert of_label(5, [0.5, 2.0], 1).reward == 2.0
+    assert of_label(5, [0.5], None).reward == 0.5
+    with pytest.raises(ValueError, match="gives 2 labels; expected one"):
+        of_label(5, [0.5, 2.0], None)
+    with pytest.raises(ValueError, match="label: found 2, but the reward model gives 2"):
+        of_label(5, [0.5, 2.0], 2)

@@ -38,6 +38,7 @@ from rayonale.planning.outlook import Outlook
 if TYPE_CHECKING:
     from rayonale.data.ambiguity import AmbiguitySettings
     from rayonale.data.ingest import IngestSettings
+    from rayonale.data.pair_samples import PairSamplesSettings
     from rayonale.data.reshape import ReshapeSettings
     from rayonale.data.settings import Source
     from rayonale.tinyworld.lists import TinyworldListsSettings
@@ -334,3 +335,25 @@ def ambiguity(outlook: Outlook, settings: AmbiguitySettings) -> Estimate:
         bytes=size, peak_bytes=size, flow=left,
         basis=(f"{len(rows)} pairs measured and timed",),
     )  # fmt: skip
+
+
+def pair_samples(outlook: Outlook, settings: PairSamplesSettings) -> Estimate:
+    """A pair of every row that has samples; those that none can be made of are not known."""
+    from rayonale.data.pair_samples import pair_of
+
+    flow = outlook.flow()
+    if not flow.sample or not flow.sample[0].get(f"{settings.reward}_responses"):
+        left = replace(flow, sample=[], tokens=_pair_tokens(flow.tokens))
+        return Estimate(
+            rows_in=flow.total, rows_out=left.total, parts={"rows": flow.total * 1e-4},
+            bytes=flow.total * flow.bytes_per_row, flow=left,
+            basis=("every row assumed to have a pair", "10,000 rows/s assumed"),
+        )  # fmt: skip
+    return timed_rows(outlook, flow, lambda row: [pair_of(row, settings)])
+
+
+def _pair_tokens(tokens: Mapping[str, float]) -> dict[str, float]:
+    """Both sides of a pair are as long as the responses that they come from."""
+    length = tokens.get("responses")
+    sides = {} if length is None else {"chosen": length, "rejected": length}
+    return {**tokens, **sides}

@@ -1,7 +1,7 @@
 """Stage `reshape`: rows of one type as rows of another, for losses that read that type.
 
     pair ─► labelled      two rows: the chosen response, desired, and the rejected one, not
-    pair ─► ranked_list   a list of two
+    pair ─► ranked_list   a list of two, or the one that the pair was picked from
     ranked_list ─► pair   best against worst (best-of-n data); equal scores are filtered
 
 Splits, origin and metadata stay; the id of a pair's labelled rows is a hash of its id and the side.
@@ -30,18 +30,19 @@ class ReshapeSettings(Settings):
     Attributes:
         to: type of the rows that are wanted.
         scores: of a list made from a pair: `stored` takes its two scores, `preference` 1 and 0
-            (the label alone, for data without scores). Lists only, where it must be given.
+            (the label alone, for data without scores), `listed` the whole list that the pair was
+            picked from (`pair_samples`). Lists only, where it must be given.
     """
 
     to: Literal["pair", "labelled", "ranked_list"]
-    scores: Literal["stored", "preference"] | None = None
+    scores: Literal["stored", "preference", "listed"] | None = None
 
     @model_validator(mode="after")
     def _choices_fit(self) -> ReshapeSettings:
         if (self.scores is not None) != (self.to == "ranked_list"):
             raise ValueError(
-                f"scores: found {self.scores!r} with to: {self.to}; expected `stored` or "
-                "`preference` for ranked_list, nothing for others"
+                f"scores: found {self.scores!r} with to: {self.to}; expected `stored`, "
+                "`preference` or `listed` for ranked_list, nothing for others"
             )
         return self
 
@@ -61,7 +62,11 @@ def labelled_of_pair(row: Row, settings: ReshapeSettings) -> list[Row]:
 
 
 def list_of_pair(row: Row, settings: ReshapeSettings) -> list[Row]:
-    """A list of two, the chosen one first."""
+    """A list of two, the chosen one first, or the list that the pair keeps."""
+    if settings.scores == "listed":
+        if len(row.get("responses") or []) < 2:
+            raise LeftOut(RejectKind.INVALID, "no_list", "the pair keeps no list of responses")
+        return [row]
     scores = [1.0, 0.0]
     if settings.scores == "stored":
         scores = [row["score_chosen"], row["score_rejected"]]

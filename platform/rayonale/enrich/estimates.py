@@ -36,6 +36,7 @@ from rayonale.planning.sizes import Unknown, rendered
 from rayonale.train.trees import PROMPT_OF, REFERENCED, row_type_of, trees_of
 
 if TYPE_CHECKING:
+    from rayonale.enrich.directions import DirectionSettings
     from rayonale.enrich.generation import GenerationSettings
     from rayonale.enrich.goals import GoalSettings
     from rayonale.enrich.grades import GradeSettings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from rayonale.enrich.rationales import RationaleSettings
     from rayonale.enrich.reference import ReferenceSettings
     from rayonale.enrich.reference_texts import ReferenceTextSettings
+    from rayonale.enrich.relabelling import RelabelSettings
     from rayonale.enrich.samples import SampleSettings
 
 
@@ -50,16 +52,56 @@ def goals(outlook: Outlook, settings: GoalSettings) -> Estimate:
     """Every row is told its goal: timed on the sample."""
     from rayonale.data.estimates import timed_rows
 
-    flow = outlook.flow()
+    flow, told = outlook.flow(), settings.told()
 
-    def convert(row: Row) -> Row:
-        text = prompts.render(settings.template, goal="7")
-        goal = row.get("score") or 7.0 if settings.goal == "score" else settings.goal
-        from rayonale.enrich.goals import with_goal
+    def convert(row: Row) -> list[Row]:
+        known = row.get(settings.goal) if isinstance(settings.goal, str) else settings.goal
+        goal = told.top if known is None else known
+        return [{**row, "prompt": told.put(row["prompt"], goal), "goal": None}]
 
-        return {**row, "prompt": with_goal(row["prompt"], text, settings.place), "goal": goal}
+    return timed_rows(outlook, flow, convert)
 
-    return timed_rows(outlook, flow, lambda row: [convert(row)])
+
+def relabel(outlook: Outlook, settings: RelabelSettings) -> Estimate:
+    """A row of each goal of a pair: timed on the sample, with the middle of the scale told."""
+    from rayonale.data.estimates import timed_rows
+    from rayonale.enrich.goal_prompt import GoalPrompt
+    from rayonale.enrich.relabelling import swapped
+
+    wanted, name = settings.wanted(), settings.template_name()
+    told = GoalPrompt(
+        template=name, text=prompts.source(name), place="system", low=wanted.low, high=wanted.high,
+        attributes=settings.attributes,
+    )  # fmt: skip
+
+    def convert(row: Row) -> list[Row]:
+        new = {**row, "prompt": told.put(row["prompt"], told.top), "goal": None}
+        return [new, swapped(new)] if settings.goals == "both" else [new]
+
+    found = timed_rows(outlook, outlook.flow(), convert)
+    if settings.share == 1 or found.flow is None:
+        return found
+    left = found.flow.scaled(settings.share, ("train",))
+    return replace(found, rows_out=left.total, flow=left)
+
+
+def directions(outlook: Outlook, settings: DirectionSettings) -> Estimate:
+    """A labelled row of each pair that has attributes: timed on the sample."""
+    from rayonale.data.estimates import timed_rows
+    from rayonale.enrich.directions import WEIGHT, learnt
+    from rayonale.enrich.goal_prompt import GoalPrompt
+
+    told = GoalPrompt(
+        template=settings.template, text=prompts.source(settings.template), place="system",
+        low=-WEIGHT, high=WEIGHT, attributes=settings.attributes, digits=0,
+    )  # fmt: skip
+    gone = ("chosen", "rejected")
+
+    def convert(row: Row) -> list[Row]:
+        made = learnt(row, settings, told)
+        return [{name: value for name, value in made.items() if name not in gone}]
+
+    return timed_rows(outlook, outlook.flow(), convert)
 
 
 def permuted(outlook: Outlook, settings: PermuteSettings) -> Estimate:

@@ -23,16 +23,24 @@ from rayonale.train.trees import LISTS, RESPONSES_OF, reference_column, row_type
 Row = dict[str, Any]
 
 
+class Reference(Settings):
+    """A reference that no stage made: a folder or a hub name."""
+
+    model: str
+
+
 class ByPolicy(Settings):
     """A policy and its reference, read in the roles `policy` and `reference`.
 
     Attributes:
+        reference: the model that the policy was trained from, when no stage is read as it.
         beta: β; None takes the policy's own from its loss.
         chat_template, dtype, workers, cpus_per_worker, use_gpu, micro_batch_tokens, max_length: of
             the forward pass; see `reference_logprobs`.
     """
 
     kind: Literal["implicit"]
+    reference: Reference | None = None
     beta: float | None = Field(default=None, gt=0)
     chat_template: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -52,7 +60,7 @@ def run(
         ValueError: no policy or reference, no β, or columns that the pass does not score.
     """
     at = f"stages.{context.name}"
-    policy, base = (context.inputs.get(role) for role in ("policy", "reference"))
+    policy, base = context.inputs.get("policy"), _reference(context, settings)
     if policy is None or base is None:
         raise ValueError(f"{at}.reads: implicit rewards need the roles policy and reference")
     beta = settings.beta or beta_of(policy)
@@ -90,6 +98,24 @@ def run(
     )
 
 
+def _reference(context: StageContext, settings: ByPolicy) -> StageOutput | None:
+    """What is read in the role, or the model that is named.
+
+    Raises:
+        ValueError: both are given.
+    """
+    read: StageOutput | None = context.inputs.get("reference")
+    if settings.reference is None:
+        return read
+    if read is not None:
+        raise ValueError(
+            f"stages.{context.name}.scorer.reference: {read.name!r} is read in the role "
+            "`reference`; give one of them"
+        )
+    name = settings.reference.model
+    return StageOutput(name, models.resolve(name), models.fingerprint(name))
+
+
 def _print(output: StageOutput) -> str:
     return models.fingerprint(output.model)[:16]
 
@@ -114,7 +140,7 @@ def _logprobs(
         code_version=context.code_version,
         run=context.run,
     )
-    passed = settings.model_dump(exclude={"kind", "beta"})
+    passed = settings.model_dump(exclude={"kind", "beta", "reference"})
     reference.run(inner, reference.ReferenceSettings(**passed))
     return out
 

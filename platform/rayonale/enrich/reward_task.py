@@ -73,6 +73,7 @@ class RewardTask:
         members: passes in all; each member but the last leaves a column for the last to gather.
         scorer: what is stored as the rewards' origin.
         member: number of this pass.
+        labels: which label of each member is the reward; None: it has only one.
     """
 
     shapes: Mapping[str, Shape]
@@ -80,6 +81,7 @@ class RewardTask:
     members: int
     scorer: str
     member: int = 0
+    labels: tuple[int | None, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     json_schema: dict[str, Any] | None = None
 
@@ -119,13 +121,14 @@ class RewardTask:
 
     def requests(self, row: Row) -> list[Request] | Rejection | None:
         asked = []
+        label = self.labels[self.member] if self.labels else None
         for name, shape in self.shapes.items():
             responses = [row[name]] if shape == "one" else row[name]
             texts = [text_of(response) for response in responses or [None]]
             if None in texts:
                 told = f"{name}: found {str(row[name])[:80]}, expected one assistant message each"
                 return Rejection(RejectKind.INVALID, f"no_{name}", told)
-            asked += [Request(row["prompt"], response=text) for text in texts]
+            asked += [Request(row["prompt"], response=text, label=label) for text in texts]
         return asked
 
     def collect(self, row: Row, completions: list[Completion]) -> Row | Rejection:

@@ -37,9 +37,14 @@ DEFAULT_COLUMNS = ("chosen", "rejected", "response", "responses")
 
 
 class Oracle(Settings):
-    """One reward model: a folder of ours, a sequence classifier's folder, or a hub name."""
+    """One reward model: a folder of ours, a sequence classifier's folder, or a hub name.
+
+    Attributes:
+        label: which of a classifier's several labels is the reward (an attribute, say).
+    """
 
     model: str
+    label: int | None = Field(default=None, ge=0)
 
 
 class ByOracles(Settings):
@@ -106,6 +111,7 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
     if isinstance(settings.scorer, implicit.ByPolicy):
         return implicit.run(context, settings.scorer, rows, columns, settings.prefix)
     begun = time.monotonic()
+    labels: tuple[int | None, ...] = ()
     if isinstance(settings.scorer, ByRubric):
         sources = [RubricSource(settings.scorer.name)]
         told = f"rubric={settings.scorer.name}"
@@ -113,8 +119,10 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
         members = members_of(context, settings.scorer)
         sources = [pool(context, settings.scorer, member) for member in members]
         told = ";".join(f"model={models.fingerprint(member)[:16]}" for member in members)
+        labels = tuple(oracle.label for oracle in settings.scorer.oracles)
+        told += "".join(f";label={label}" for label in labels if label is not None)
     started = time.monotonic() - begun
-    task = RewardTask(shapes, settings.prefix, len(sources), told)
+    task = RewardTask(shapes, settings.prefix, len(sources), told, labels=labels)
     reports, rejects = [], []
     for number, source in enumerate(sources):
         out = context.out if number == len(sources) - 1 else _member_folder(context, number)

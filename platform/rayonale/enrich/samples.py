@@ -5,6 +5,10 @@
 Rows that share a prompt are sampled once: the first row in file order stands for them (its id is
 the sample's id), so a prompt with many annotations does not count many times in a win rate.
 Every policy that reads the same rows therefore answers the same ids.
+
+A policy that was trained with goals is told one in the words of its training, the top of the scale
+unless another is asked for; the rows keep the prompt without it, so that answers to several goals
+are compared on the same prompts and no judge sees the goal.
 """
 
 from __future__ import annotations
@@ -12,14 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import xxhash
 from pydantic import Field
 
 from rayonale import storage
-from rayonale.enrich import estimates
+from rayonale.enrich import estimates, goal_prompt
 from rayonale.enrich.generation import GenerationSettings, Split, greedy_repeats, run_pass
 from rayonale.generate import finish
 from rayonale.generate.settings import Completion, Request, Sampling, row_seed
@@ -43,26 +47,39 @@ class SampleSettings(GenerationSettings):
     Attributes:
         n: responses drawn for a prompt, each with a seed of its own.
         limit: at most so many distinct prompts, the first in file order; None takes all.
+        goal: what a policy is asked for that was trained with goals, or any policy in the words
+            of the model read as `goal_prompt`: a score, or a score of each attribute (those not
+            named: the best). None is the top of the scale, `none` asks for nothing.
     """
 
     splits: tuple[Split, ...] = ("test",)
     n: int = Field(default=1, ge=1)
     limit: int | None = Field(default=None, ge=1)
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=512)
+    goal: goal_prompt.Goal | Literal["none"] | None = None
 
 
 @dataclass(frozen=True)
 class SampleTask:
-    """The pass over distinct prompts; see `rayonale.generate.stream.Task`."""
+    """The pass over distinct prompts; see `rayonale.generate.stream.Task`.
+
+    Attributes:
+        asked: the goal that prompts are told, and how.
+    """
 
     settings: SampleSettings
     sampling: Sampling
     json_schema: dict[str, Any] | None = None
     adds: pa.Schema = ADDS
+    asked: tuple[goal_prompt.GoalPrompt, goal_prompt.Goal] | None = None
 
     def requests(self, row: Row) -> list[Request] | Rejection | None:
+        prompt = row["prompt"]
+        if self.asked is not None:
+            told, goal = self.asked
+            prompt = told.put(prompt, goal)
         return [
-            Request(row["prompt"], row_seed(self.settings.seed, row["id"], i))
+            Request(prompt, row_seed(self.settings.seed, row["id"], i))
             for i in range(self.settings.n)
         ]
 
@@ -101,7 +118,8 @@ def run(context: StageContext, settings: SampleSettings) -> StageResult:
             f"stages.{context.name}: no rows of splits {', '.join(settings.splits)} in "
             f"{context.rows()}; expected at least one"
         )
-    task = SampleTask(settings, settings.sampling)
+    asked = asked_of(context, settings)
+    task = SampleTask(settings, settings.sampling, asked=asked)
     report, work = run_pass(context, settings, task, selected)
     totals = {"responses": 0, "tokens": 0, "cut": 0}
 
@@ -118,7 +136,33 @@ def run(context: StageContext, settings: SampleSettings) -> StageResult:
         "responses_cut_off": totals["cut"],
         "response_tokens_mean": round(totals["tokens"] / max(1, totals["responses"]), 2),
     }
-    return StageResult(rows_in=count, rows_out=rows_out, rejects=rejects, metrics=metrics)
+    details = {} if asked is None else {"goal": asked[1], "goal_told": asked[0].sentence(asked[1])}
+    return StageResult(
+        rows_in=count, rows_out=rows_out, rejects=rejects, metrics=metrics, details=details
+    )
+
+
+def asked_of(
+    context: StageContext, settings: SampleSettings
+) -> tuple[goal_prompt.GoalPrompt, goal_prompt.Goal] | None:
+    """The goal that the policy is asked for, in the words that it knows.
+
+    None where it is not asked, or where the rows' own prompts tell a goal.
+
+    Raises:
+        ValueError: the policy cannot be asked for it, or two goals would be told.
+    """
+    at = f"stages.{context.name}.goal"
+    read, teller = (context.inputs.get(role) for role in ("model", "goal_prompt"))
+    model = None if settings.endpoint else read.model if read is not None else settings.model
+    told = goal_prompt.of_rows(context.inputs["rows"].manifest)
+    if told is None:
+        told_by = teller.model if teller is not None else None
+        return goal_prompt.asked(settings.goal, model, told_by, at)
+    if settings.goal is not None or teller is not None:
+        raise ValueError(f"{at}: the rows' prompts tell a goal already; expected plain rows")
+    goal_prompt.require_same(told, model, at)
+    return None
 
 
 STAGE = Stage(
@@ -128,6 +172,7 @@ STAGE = Stage(
     reads={
         "rows": Reads("rows", ("id", "split", "prompt")),
         "model": Reads("model", optional=True),
+        "goal_prompt": Reads("model", optional=True),
     },
     adds=tuple(ADDS.names),
     validate=lambda settings: greedy_repeats(settings.n, settings.sampling),

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from rayonale import storage
+from rayonale.enrich import goal_prompt
 from rayonale.enrich.generation import ModelSettings, run_pass
 from rayonale.evaluate.benchmark_files import file_name, own_id, read_questions
 from rayonale.generate import finish
@@ -57,12 +58,14 @@ class AnswerSettings(ModelSettings):
         temperatures: of a question's category; `published` is MT-Bench's choice. Categories that
             have none, Arena-Hard's among them, take `sampling.temperature`.
         limit: at most so many questions, the first in the file.
+        goal: as in `samples`: of a policy that was trained with goals, by default the best.
     """
 
     questions: str = Field(min_length=1)
     policy: str | None = Field(None, min_length=1)
     temperatures: Literal["published"] | dict[str, float] = "published"
     limit: int | None = Field(None, ge=1)
+    goal: goal_prompt.Goal | Literal["none"] | None = None
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1_024)
 
 
@@ -76,6 +79,7 @@ class TurnTask:
     seed: int
     json_schema: dict[str, Any] | None = None
     adds: pa.Schema = ADDS
+    asked: tuple[goal_prompt.GoalPrompt, goal_prompt.Goal] | None = None
 
     def requests(self, row: Row) -> list[Request] | Rejection | None:
         """The conversation so far, with the policy's own answers; None where it has ended."""
@@ -86,6 +90,9 @@ class TurnTask:
             messages.append(Message(role="user", content=asked))
             messages.append(Message(role="assistant", content=answered))
         messages.append(Message(role="user", content=row["turns"][self.turn]))
+        if self.asked is not None:
+            told, goal = self.asked
+            messages = told.put(messages, goal)
         temperature = self.temperatures.get(row["category"])
         seed = row_seed(self.seed, row["id"], self.turn)
         return [Request(messages, seed, temperature=temperature)]
@@ -122,8 +129,11 @@ def run(context: StageContext, settings: AnswerSettings) -> StageResult:
     metrics: dict[str, float] = {}
     lost: list[str] = []
     counts: dict[str, dict[str, int]] = {}
+    read = context.inputs.get("model")
+    model = None if settings.endpoint else read.model if read is not None else settings.model
+    asked_for = goal_prompt.asked(settings.goal, model, None, f"stages.{context.name}.goal")
     for turn in range(max(len(question.turns) for question in questions)):
-        task = TurnTask(turn, dict(chosen), settings.sampling, settings.seed)
+        task = TurnTask(turn, dict(chosen), settings.sampling, settings.seed, asked=asked_for)
         report, work = run_pass(context, settings, task, rows, f"turn_{turn}")
         for name, value in report.metrics().items():
             metrics[name] = metrics.get(name, 0) + value
@@ -146,7 +156,7 @@ def run(context: StageContext, settings: AnswerSettings) -> StageResult:
         rows_out=len(answered),
         rejects=counts,
         metrics={**metrics, "answers_cut_off": _cut(answered)},
-        details={"policy": policy},
+        details={"policy": policy, **({"goal": asked_for[1]} if asked_for else {})},
         raw_inputs=[fingerprints.of_file(settings.questions)],
     )
 

@@ -25,6 +25,7 @@ from rayonale.planning.sizes import Unknown, rendered
 from rayonale.train.trees import REFERENCED
 
 if TYPE_CHECKING:
+    from rayonale.evaluate.goal_control import GoalControlSettings
     from rayonale.evaluate.judges import EndpointJudge, LlmJudge, PairJudge
     from rayonale.evaluate.margins import MarginSettings
     from rayonale.evaluate.oracle_judge import OracleJudge
@@ -76,6 +77,22 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
     return Estimate(
         rows_in=rows, rows_out=rows, tokens=tokens, parts=parts, bytes=size, peak_bytes=2 * size,
         gpus=gpus, money=money, basis=tuple(basis), flow=Flow(rows={"": rows}),
+    )  # fmt: skip
+
+
+def goal_control(outlook: Outlook, settings: GoalControlSettings) -> Estimate:
+    """Every answer scored once."""
+    flows: list[Flow] = outlook.reads["samples"]
+    answers = sum(flow.total * flow.texts.get("responses", 1.0) for flow in flows)
+    per_pair = 0.0
+    if settings.scorer is not None:
+        found = timed(settings.scorer, stand_in_pairs(flows[0] if flows else Flow()))
+        if found is None:
+            return not_estimated(f"no responses yet to time {settings.scorer} on", rows_in=answers)
+        per_pair = found
+    return Estimate(
+        rows_in=answers, rows_out=answers, parts={"scores": answers * per_pair / 2},
+        bytes=100 * answers, flow=Flow(rows={"": answers}),
     )  # fmt: skip
 
 

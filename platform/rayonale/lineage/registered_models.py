@@ -6,6 +6,7 @@ version's tag `rayonale.uri` as well, because a tracking server refuses local pa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ def register(
         "rayonale.stage": manifest["name"],
         "rayonale.kind": manifest["kind"],
     }
+    if told := manifest.get("details", {}).get("goal_prompt"):
+        tags["rayonale.goal_prompt"] = json.dumps(told)
     model = client.create_logged_model(
         experiment, name=name, source_run_id=run_id, tags=tags, model_type="transformers"
     )

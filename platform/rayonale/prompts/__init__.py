@@ -74,7 +74,12 @@ def _compiled(text: str) -> tuple[Template, frozenset[str]]:
 
 def variables(name: str) -> frozenset[str]:
     """Variables that a template uses."""
-    return _compiled(source(name))[1]
+    return variables_of(source(name))
+
+
+def variables_of(text: str) -> frozenset[str]:
+    """Variables that template text uses."""
+    return _compiled(text)[1]
 
 
 def render(name: str, /, **values: Any) -> str:

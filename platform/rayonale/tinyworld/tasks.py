@@ -120,11 +120,11 @@ def _respond(draw: _Draw) -> _Parts:
     system = None
     kind = rng.random()
     if kind < 0.08:
-        system = render_template("tinyworld/goal_system", goal=rng.randint(1, 10))
+        system = render_template("tinyworld/goal_system", goal=rng.randint(1, 10), high=10)
     elif kind < 0.12:
         names = [name for name in ATTRIBUTES if rng.random() < 0.6] or ["tone"]
         goals = {name: rng.randint(1, 5) for name in names}
-        system = render_template("tinyworld/attributes_system", goals=goals)
+        system = render_template("tinyworld/attributes_system", goals=goals, high=5)
     elif kind < 0.17:
         system = rng.choice(SYSTEM_PROMPTS)
     response = draw.response()

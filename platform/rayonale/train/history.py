@@ -56,10 +56,14 @@ def curves(entries: list[dict[str, Any]], points: int = 200) -> dict[str, list[A
     """
     stride = max(1, len(entries) // points)
     thinned = [e for i, e in enumerate(entries) if i % stride == 0 or i == len(entries) - 1]
-    names = sorted({name for entry in thinned for name in entry if "validation" not in name})
+    sparse = ("validation/", "watch/")
+    names = sorted({n for entry in thinned for n in entry if not n.startswith(sparse)})
     found: dict[str, list[Any]] = {name: [e.get(name) for e in thinned] for name in names}
     judged = [entry for entry in entries if "validation/loss" in entry]
     for name in sorted({n for entry in judged for n in entry if n.startswith("validation/")}):
         found[name] = [entry.get(name) for entry in judged]
     found["validation/step"] = [entry["step"] for entry in judged]
+    watched = [entry for entry in entries if "watch/steps" in entry]
+    for name in sorted({n for entry in watched for n in entry if n.startswith("watch/")}):
+        found[name] = [entry.get(name) for entry in watched]
     return found

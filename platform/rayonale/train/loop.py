@@ -50,11 +50,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells the outside; each is called by every worker."""
+    """What the loop tells the outside; each is called by every worker.
+
+    `watch` gives numbers after so many steps, which go into the step's metrics.
+    """
 
     stepped: Callable[[dict[str, Any]], None]
     improved: Callable[[Progress], None]
     checkpoint: Callable[[Progress], None]
+    watch: Callable[[int], dict[str, float]] = lambda steps: {}
 
 
 def train(
@@ -90,6 +94,7 @@ def train(
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         numbers = plan.global_batch(step)
+        before = hooks.watch(0) if step == 0 else {}
         tally = Tally(rows.counts(numbers, loss.sequences))
         engine.train()
         with naming_memory(step, settings):
@@ -116,9 +121,11 @@ def train(
 
         seconds = time.monotonic() - started
         progress = replace(progress, step=step + 1, seconds=progress.seconds + seconds)
-        entry = {"step": step, "epoch": (step + 1) / plan.steps_per_epoch, **metrics}
+        entry = {"step": step, "epoch": (step + 1) / plan.steps_per_epoch, **metrics, **before}
         entry |= {"grad_norm": norm, "learning_rate": rate}
         entry |= speed(tally, metrics, seconds, len(numbers), device)
+        if step > 0 and validates(step, plan, settings):
+            entry |= hooks.watch(step + 1)
         if validation is not None and validates(step, plan, settings):
             found = validate(
                 engine,

@@ -68,6 +68,20 @@ class RewardHeadSettings(Settings):
     classifier: bool = True
 
 
+class Watch(Settings):
+    """Rejected responses whose log-probability is measured along training (unlearning).
+
+    Attributes:
+        split: of the rows read in the role `watch`.
+        min_score: only responses whose `score_rejected` is at least this.
+        limit: at most so many rows, the smallest ids (which are hashes) first.
+    """
+
+    split: Literal["test", "validation", "train"] = "test"
+    min_score: float | None = None
+    limit: int | None = Field(default=None, gt=0)
+
+
 class TrainSettings(Settings):
     """Settings of the `train` stage.
 
@@ -112,6 +126,8 @@ class TrainSettings(Settings):
             subset of a larger one. An integer is a number, a float at most 1.0 a share.
         limit_seed: another stable order of the training rows, so that a limit takes others (the
             rows of a repetition); None orders by the hash of the id alone.
+        watched: which rows of those read in the role `watch` are measured before the first step and
+            at each validation.
         allow_other_reference: let reference log-probabilities come from another model than the
             one that training starts from.
     """
@@ -161,6 +177,7 @@ class TrainSettings(Settings):
     limit: Limit | None = None
     limit_seed: int | None = None
     validation_limit: Limit | None = None
+    watched: Watch | None = None
     allow_other_reference: bool = False
 
     @model_validator(mode="after")
@@ -200,6 +217,8 @@ class TrainSettings(Settings):
             problems.append(f"rationale: loss {self.loss.name!r} has no rationale term")
         if self.reward_head is not None and not loss.rewards:
             problems.append(f"reward_head: loss {self.loss.name!r} reads no rewards")
+        if self.watched is not None and loss.rewards:
+            problems.append(f"watched: loss {self.loss.name!r} reads rewards, and cannot watch")
         if self.allow_other_reference and not loss.reference:
             problems.append(f"allow_other_reference: loss {self.loss.name!r} has no reference")
         return problems

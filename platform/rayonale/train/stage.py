@@ -13,9 +13,11 @@ from typing import Any
 import ray
 
 from rayonale import losses, models, prompts, storage
+from rayonale.enrich import goal_prompt
+from rayonale.enrich.goal_prompt import GoalPrompt
 from rayonale.records import REJECT
 from rayonale.stages import Reads, Stage, StageContext, StageResult
-from rayonale.train import estimates, history, launch, references, shards
+from rayonale.train import estimates, history, launch, references, shards, watched
 from rayonale.train.examples import (
     ENSEMBLE_VALUES,
     REFERENCE,
@@ -64,14 +66,22 @@ def run(context: StageContext, settings: TrainSettings) -> StageResult:
         references.check(
             usable, model=start, dtype=settings.dtype, allow_other=settings.allow_other_reference
         )
-    results = {
-        seed: launch.run(
-            job_of(context, settings, start=start, train=train, validation=validation, seed=seed),
-            teller(context),
+    watching = watched.of_stage(context, settings, encoding)
+    told = goal_prompt.of_rows(context.inputs["rows"].manifest)
+    jobs = {
+        seed: job_of(
+            context, settings, start=start, train=train, validation=validation, seed=seed,
+            watching=watching, told=told,
         )
         for seed in settings.seeds
-    }
+    }  # fmt: skip
+    results = {seed: launch.run(job, teller(context)) for seed, job in jobs.items()}
+    for job in jobs.values():
+        if told is not None:
+            goal_prompt.save(told, job.model)
     result = finish(context, settings, results, rejects, len(usable))
+    if told is not None:
+        result.details[goal_prompt.DETAIL] = told.model_dump(mode="json")
     result.prompts = [encoding.rationale.template] if encoding.rationale.template else []
     return result
 
@@ -197,6 +207,8 @@ def job_of(
     train: list[str],
     validation: list[str],
     seed: int,
+    watching: dict[str, list[str]],
+    told: GoalPrompt | None,
 ) -> launch.Job:
     """The run of one seed."""
     use_gpu = settings.use_gpu
@@ -216,7 +228,9 @@ def job_of(
             "rows": f"{context.inputs['rows'].name} ({context.inputs['rows'].fingerprint})",
             "stage fingerprint": context.fingerprint,
             "code version": context.code_version,
+            **(told.facts() if told is not None else {}),
         },
+        watched=watching,
     )
 
 
@@ -311,6 +325,9 @@ STAGE = Stage(
     reads={
         "rows": Reads("rows", columns=("id", "split", "prompt")),
         "model": Reads("model", optional=True),
+        "watch": Reads(
+            "rows", columns=("id", "split", "prompt", "rejected"), many=True, optional=True
+        ),
     },
     estimate=estimates.train,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rayonale import losses, storage
@@ -43,6 +43,7 @@ class Job:
         work: URI of the run's folder: checkpoints, metrics, result.
         model: URI of the Hugging Face folder to write.
         facts: lineage facts for the model card.
+        watched: name → URIs of token shards of rows that are watched.
     """
 
     settings: str
@@ -54,6 +55,7 @@ class Job:
     work: str
     model: str
     facts: dict[str, str]
+    watched: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,32 @@ class _Run:
                 self.steps.write()
             self.host.save(self.live, now)
 
-        return Hooks(stepped, improved, checkpoint)
+        return Hooks(stepped, improved, checkpoint, self.watch() if self.job.watched else no_watch)
+
+    def watch(self) -> Callable[[int], dict[str, float]]:
+        """Mean log-probability of each stage's watched responses, after so many steps."""
+        from rayonale.train import loop, watched
+        from rayonale.train.shards import TokenRows
+
+        sequences = watched.LOSS.sequences
+        rows = {name: TokenRows(uris, sequences) for name, uris in self.job.watched.items()}
+
+        def look(steps: int) -> dict[str, float]:
+            means = {
+                name: loop.validate(
+                    self.live, found, settings=self.settings, loss=watched.LOSS,
+                    device=self.device, rank=self.host.rank, world=self.host.world,
+                )[f"logprob/{watched.RESPONSE}"]
+                for name, found in rows.items()
+            }  # fmt: skip
+            return watched.measured(means, steps)
+
+        return look
+
+
+def no_watch(steps: int) -> dict[str, float]:
+    """Nothing is watched."""
+    return {}
 
 
 def work(job: Job, host: Host) -> None:

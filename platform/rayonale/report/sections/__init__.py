@@ -17,6 +17,8 @@ ORDER = (
     "temperatures",
     "benchmarks",
     "scores",
+    "goals",
+    "unlearning",
     "margins",
     "oracles",
     "overoptimisation",
