@@ -11,18 +11,15 @@ be read keeps its text and the reason, has no verdict, and is counted; it is nev
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
 import xxhash
 from pydantic import Field, model_validator
 
 from rayonale import storage
 from rayonale.enrich.generation import GenerationSettings, check_template, greedy_repeats, run_pass
-from rayonale.enrich.grades import last_object
+from rayonale.enrich.judge_task import ADDS, JudgeTask
 from rayonale.enrich.judgement_prompts import (
     PAIRWISE,
     POINTWISE,
@@ -30,36 +27,30 @@ from rayonale.enrich.judgement_prompts import (
     Shown,
     Wording,
     fingerprint,
-    in_rows_terms,
-    is_pairwise,
     wording,
 )
-from rayonale.evaluate import verdicts
-from rayonale.evaluate.soft_verdicts import expected_verdict
+from rayonale.enrich.judgement_tally import Tally
+from rayonale.evaluate import verdict_layouts, verdicts
+from rayonale.evaluate.verdict_layouts import Layout
 from rayonale.generate import finish
-from rayonale.generate.settings import Completion, Request, Sampling, row_seed
-from rayonale.generate.stream import Rejection
-from rayonale.records import JUDGEMENT, Message, RejectKind
+from rayonale.generate.settings import Sampling
 from rayonale.stages import Reads, Stage, StageContext, StageResult
 
 Row = dict[str, Any]
-
-# The judge's prompt in each order, as text of one user message: what its judgements answer.
-JUDGE_PROMPTS = pa.list_(pa.struct([("order", pa.string()), ("text", pa.string())]))
-ADDS = pa.schema([("judgements", pa.list_(JUDGEMENT)), ("judge_prompts", JUDGE_PROMPTS)])
-SCORES = verdicts.scale(1, 5)
-# Most likely tokens asked for, where the expected score is wanted: what vLLM gives at most.
-_TOP = 20
 
 
 class JudgeSettings(GenerationSettings):
     """Settings of the `judge` stage, beside those of every stage with engines.
 
     Attributes:
-        pointwise: template with the variables prompt, response, rubric, reference; the judge's
-            text must end in `[RESULT]` and 1 to 5.
-        pairwise: template with prompt, response_1, response_2, rubric, reference; it must end in
-            `[RESULT]` and 1 or 2.
+        pointwise: template with the variables prompt, response, rubric, reference; it asks for a
+            text that ends in `[RESULT]` and a score.
+        pairwise: template with prompt, response_1, response_2, rubric, reference; it asks for a
+            text that ends in `[RESULT]` and 1 or 2.
+        layout: another way in which these templates have a judgement end; see
+            `evaluate/verdict_layouts.py`.
+        best: scores go from 1 to this.
+        halves: a score between two whole numbers is read too, not refused.
         rubric: file with a rubric for all rows (.txt, .yaml, .json), in the place of the column
             `rubric`.
         show: columns that the templates are given, where rows have them.
@@ -78,6 +69,9 @@ class JudgeSettings(GenerationSettings):
     pointwise: str = "judge_rubric"
     pairwise: str = "judge_rubric_pairwise"
     rubric: str | None = None
+    layout: Layout = "result"
+    best: int = Field(default=5, ge=2, le=100)
+    halves: bool = False
     show: tuple[Shown, ...] = ("rubric", "reference")
     orders: Orders = "both"
     ties: bool = False
@@ -94,6 +88,11 @@ class JudgeSettings(GenerationSettings):
     def _choices_fit(self) -> JudgeSettings:
         if self.expected and self.output == "structured":
             raise ValueError("expected: a verdict inside JSON is no token; set output: text")
+        if self.layout != "result" and (self.expected or self.output == "structured"):
+            raise ValueError(
+                f"layout: {self.layout} is read from plain text; expected: and output: structured "
+                "need layout: result"
+            )
         if self.rubric is not None and "rubric" not in self.show:
             raise ValueError(f"rubric: {self.rubric!r} would not be shown; add it to `show`")
         return self
@@ -104,113 +103,23 @@ class JudgeSettings(GenerationSettings):
             self.pointwise, self.pairwise, rubric=self.rubric, show=self.show, orders=self.orders
         )
 
+    def choices(self, kind: Literal["pointwise", "pairwise"]) -> dict[str, float]:
+        """Verdicts that a judgement may have, as written → value."""
+        if kind == "pairwise":
+            return verdict_layouts.comparisons(self.layout, self.ties)
+        return verdicts.scale(1, self.best, halves=self.halves)
+
     def json_schema(self) -> dict[str, Any] | None:
         """What a structured judgement must conform to."""
         if self.output == "text":
             return None
-        labels = list(dict.fromkeys([*SCORES, *(["tie"] if self.ties else [])]))
+        labels = [*self.choices("pointwise"), *(["tie"] if self.ties else [])]
         return {
             "type": "object",
             "properties": {"rationale": {"type": "string"}, "verdict": {"enum": labels}},
             "required": ["rationale", "verdict"],
             "additionalProperties": False,
         }
-
-
-@dataclass(frozen=True)
-class JudgeTask:
-    """The pass over inputs; see `rayonale.generate.stream.Task`."""
-
-    wording: Wording
-    sampling: Sampling
-    n: int
-    seed: int
-    ties: bool = False
-    expected: bool = False
-    json_schema: dict[str, Any] | None = None
-    adds: pa.Schema = ADDS
-
-    def requests(self, row: Row) -> list[Request] | Rejection | None:
-        try:
-            orders = self.wording.orders_of(row)
-        except ValueError as error:
-            return Rejection(RejectKind.INVALID, "wrong_responses", f"responses: {error}")
-        texts = {order: self.wording.render(row, order) for order in orders}
-        return [
-            Request(
-                [Message(role="user", content=texts[order])], seed, _TOP if self.expected else 0
-            )
-            for order, seed in self._drawn(row, orders)
-        ]
-
-    def collect(self, row: Row, completions: list[Completion]) -> Row | Rejection:
-        orders = self.wording.orders_of(row)
-        texts = {order: self.wording.render(row, order) for order in orders}
-        judged = [
-            self._judgement(each, texts[order], order, seed)
-            for (order, seed), each in zip(self._drawn(row, orders), completions, strict=True)
-        ]
-        shown = [{"order": order, "text": text} for order, text in texts.items()]
-        return {"judgements": judged, "judge_prompts": shown}
-
-    def _drawn(
-        self, row: Row, orders: tuple[str | None, ...]
-    ) -> list[tuple[str | None, int | None]]:
-        """Order and seed of each judgement: all of the first order, then those of the next."""
-        drawn = self.sampling.temperature > 0
-        return [
-            (order, row_seed(self.seed, f"{row['id']}:{order}", i) if drawn else None)
-            for order in orders
-            for i in range(self.n)
-        ]
-
-    def _judgement(
-        self, completion: Completion, prompt: str, order: str | None, seed: int | None
-    ) -> Row:
-        choices = choices_of(order, self.ties)
-        read = read_structured if self.json_schema else verdicts.read_verdict
-        found = read(
-            completion.text, choices, prompt=prompt, finish_reason=completion.finish_reason
-        )
-        expected = None
-        if self.expected and found.value is not None:
-            expected = expected_verdict(completion.steps, choices)
-        return {
-            "text": completion.text,
-            "rationale": found.rationale,
-            "verdict": in_rows_terms(found.value, order),
-            "expected": in_rows_terms(expected, order),
-            "status": found.status,
-            "reason": found.reason,
-            "order": order,
-            "seed": seed,
-            "tokens": completion.tokens,
-            "finish_reason": completion.finish_reason,
-            "prompt_fingerprint": fingerprint(prompt),
-            "rating": None,
-        }
-
-
-def choices_of(order: str | None, ties: bool = False) -> dict[str, float]:
-    """Verdicts that a judgement in this order may have."""
-    if not is_pairwise(order):
-        return SCORES
-    return dict(verdicts.PAIRWISE_TIE if ties else verdicts.PAIRWISE)
-
-
-def read_structured(
-    text: str, choices: Any, *, prompt: str = "", finish_reason: str | None = None
-) -> verdicts.Verdict:
-    """A judgement that was written as a JSON object; unreadable where it is not whole."""
-    found = last_object(text)
-    if found is None:
-        why = "cut_off" if finish_reason == "length" else "no_verdict" if text.strip() else "empty"
-        return verdicts.Verdict(None, text.strip(), why)
-    label = str(found.get("verdict"))
-    rationale = str(found.get("rationale") or "")
-    if label not in choices:
-        return verdicts.Verdict(None, rationale, "not_a_choice")
-    return verdicts.Verdict(choices[label], rationale)
 
 
 def select(rows: str, settings: JudgeSettings) -> Iterator[Row]:
@@ -256,7 +165,9 @@ def run(context: StageContext, settings: JudgeSettings) -> StageResult:
         settings.sampling,
         settings.n,
         settings.seed,
-        settings.ties,
+        settings.choices("pointwise"),
+        settings.choices("pairwise"),
+        settings.layout,
         settings.expected,
         settings.json_schema(),
     )
@@ -288,64 +199,6 @@ def run(context: StageContext, settings: JudgeSettings) -> StageResult:
         details={"judgements": tally.table()},
         prompts=[settings.pointwise, settings.pairwise],
     )
-
-
-class Tally:
-    """Judgements by kind, and why some cannot be read."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, Counter[str]] = {}
-        self.tokens, self.last = 0, ""
-
-    def see(self, judgements: list[Row]) -> None:
-        """Count a row's judgements."""
-        for each in judgements:
-            kind = "pairwise" if is_pairwise(each["order"]) else "pointwise"
-            key = each["reason"] or f"{each['verdict']:g}"
-            self.counts.setdefault(kind, Counter())[key] += 1
-            self.tokens += each["tokens"] or 0
-            if each["reason"]:
-                self.last = each["text"][-200:]
-
-    @property
-    def total(self) -> int:
-        """All judgements."""
-        return sum(count.total() for count in self.counts.values())
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Reason → unreadable judgements."""
-        found: Counter[str] = Counter()
-        for count in self.counts.values():
-            found.update({key: n for key, n in count.items() if key in verdicts.REASONS})
-        return dict(found)
-
-    @property
-    def unreadable_share(self) -> float:
-        """Share of judgements without a verdict."""
-        return sum(self.reasons.values()) / max(1, self.total)
-
-    def metrics(self) -> dict[str, float]:
-        """For MLflow and the manifest."""
-        return {
-            "judgements": self.total,
-            "judgements_unreadable": sum(self.reasons.values()),
-            "judgement_tokens_mean": round(self.tokens / max(1, self.total), 2),
-            **{f"unreadable/{reason}": n for reason, n in self.reasons.items()},
-        }
-
-    def table(self) -> list[Row]:
-        """One entry a kind: verdicts and reasons with their counts."""
-        return [
-            {
-                "kind": kind,
-                "judgements": count.total(),
-                "unreadable": sum(n for key, n in count.items() if key in verdicts.REASONS),
-                "verdicts": {k: n for k, n in sorted(count.items()) if k not in verdicts.REASONS},
-                "reasons": {k: n for k, n in sorted(count.items()) if k in verdicts.REASONS},
-            }
-            for kind, count in sorted(self.counts.items())
-        ]
 
 
 def validate(settings: JudgeSettings) -> list[str]:

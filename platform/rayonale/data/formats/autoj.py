@@ -17,7 +17,12 @@ def autoj(raw: dict[str, Any]) -> dict[str, Any]:
         {"scenario": "brainstorming", "label": 1, "prompt": "Name two birds.",
          "response 1": "robin, oak", "response 2": "robin, wren"}
 
-    Converted: as `llmbar_judged`, label 2.0, with the metadata {"scenario": "brainstorming"}.
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, oak"}],
+                       [{"role": "assistant", "content": "robin, wren"}]],
+         "label": 2.0, "judgements": [], "metadata": {"scenario": "brainstorming"}}
     """
     return {
         "prompt": [user(text(raw, "prompt"))],

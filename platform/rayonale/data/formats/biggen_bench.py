@@ -23,12 +23,22 @@ def biggen_bench(raw: dict[str, Any]) -> dict[str, Any]:
 
     Raw (arXiv 2406.05761; the layout of prometheus-eval/BiGGen-Bench-Results)::
 
-        {"id": "planning_travel_plan_0", "capability": "planning", "system_prompt": "You plan.",
+        {"id": "planning_0", "capability": "planning", "system_prompt": "You plan.",
          "input": "Name two birds.", "reference_answer": "robin, wren",
-         "score_rubric": {"criteria": "Are all birds?", "score1_description": "None is.", …},
+         "score_rubric": {"criteria": "Birds?", "score1_description": "None.",
+                          "score2_description": "One.", "score3_description": "Two.",
+                          "score4_description": "Three.", "score5_description": "All."},
          "response": "robin, oak", "human_score": 3, "gpt4_score": 4}
 
-    Converted: as `feedback_collection`, label 3.0, without a judgement of its own.
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "system", "content": "You plan."},
+                    {"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, oak"}]], "label": 3.0,
+         "rubric": "[Birds?]\\nScore 1: None.\\nScore 2: One.\\nScore 3: Two.\\nScore 4: Three.\\n"
+                   "Score 5: All.",
+         "reference": "robin, wren", "judgements": [],
+         "metadata": {"id": "planning_0", "capability": "planning", "gpt4_score": 4}}
     """
     rubric = raw.get("score_rubric")
     if not isinstance(rubric, dict):

@@ -20,17 +20,23 @@ def feedback_collection(raw: dict[str, Any]) -> dict[str, Any]:
     Raw (arXiv 2310.08491; `instruction` and `output` are the same as one prompt and answer)::
 
         {"orig_instruction": "Name two birds.", "orig_response": "robin, oak",
-         "orig_reference_answer": "robin, wren", "orig_criteria": "Are all of them birds?",
-         "orig_score1_description": "None is.", …, "orig_score5_description": "All are.",
-         "orig_feedback": "An oak is a tree.", "orig_score": "3"}
+         "orig_reference_answer": "robin, wren", "orig_criteria": "Birds?",
+         "orig_score1_description": "None.", "orig_score2_description": "One.",
+         "orig_score3_description": "Two.", "orig_score4_description": "Three.",
+         "orig_score5_description": "All.", "orig_feedback": "An oak is a tree.",
+         "orig_score": "3"}
 
     Converted (a judgement set)::
 
-        {"prompt":    [{"role": "user", "content": "Name two birds."}],
-         "responses": [[{"role": "assistant", "content": "robin, oak"}]],
-         "label": 3.0, "rubric": "[Are all of them birds?]\\nScore 1: None is.\\n…",
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, oak"}]], "label": 3.0,
+         "rubric": "[Birds?]\\nScore 1: None.\\nScore 2: One.\\nScore 3: Two.\\nScore 4: Three.\\n"
+                   "Score 5: All.",
          "reference": "robin, wren",
-         "judgements": [{"rationale": "An oak is a tree.", "verdict": 3.0, …}], "metadata": {}}
+         "judgements": [{"text": "An oak is a tree. [RESULT] 3",
+                         "rationale": "An oak is a tree.", "verdict": 3.0, "status": "ok",
+                         "order": null}],
+         "metadata": {}}
     """
     label = whole_number(raw.get("orig_score"), "orig_score", 1, 5)
     feedback = optional_text(raw, "orig_feedback")

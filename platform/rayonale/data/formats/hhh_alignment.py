@@ -17,7 +17,12 @@ def hhh_alignment(raw: dict[str, Any]) -> dict[str, Any]:
         {"source": "honest", "instruction": "Name two birds.", "chosen": "robin, wren",
          "rejected": "robin, oak"}
 
-    Converted: as `reward_bench`, with the metadata {"source": "honest"}.
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, wren"}],
+                       [{"role": "assistant", "content": "robin, oak"}]],
+         "label": 1.0, "judgements": [], "metadata": {"source": "honest"}}
     """
     responses, label = either_way(text(raw, "chosen"), text(raw, "rejected"))
     return {

@@ -19,10 +19,10 @@ def llmbar_judged(raw: dict[str, Any]) -> dict[str, Any]:
 
     Converted (a judgement set)::
 
-        {"prompt":    [{"role": "user", "content": "Name two birds."}],
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
          "responses": [[{"role": "assistant", "content": "robin, oak"}],
                        [{"role": "assistant", "content": "robin, wren"}]],
-         "label": 2.0, "metadata": {"subset": "Natural"}}
+         "label": 2.0, "judgements": [], "metadata": {"subset": "Natural"}}
     """
     return {
         "prompt": [user(text(raw, "input"))],

@@ -22,10 +22,17 @@ def mt_bench_human(raw: dict[str, Any]) -> dict[str, Any]:
         {"question_id": 81, "model_a": "a", "model_b": "b", "winner": "model_a",
          "judge": "expert_0", "turn": 1,
          "conversation_a": [{"role": "user", "content": "Name two birds."},
-                            {"role": "assistant", "content": "robin, wren"}, …],
-         "conversation_b": […]}
+                            {"role": "assistant", "content": "robin, wren"}],
+         "conversation_b": [{"role": "user", "content": "Name two birds."},
+                            {"role": "assistant", "content": "robin, oak"}]}
 
-    Converted: as `llmbar_judged`, label 1.0, annotator "expert_0".
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, wren"}],
+                       [{"role": "assistant", "content": "robin, oak"}]],
+         "label": 1.0, "annotator": "expert_0", "judgements": [],
+         "metadata": {"question_id": 81, "model_a": "a", "model_b": "b", "turn": 1}}
     """
     turn = raw.get("turn")
     if turn not in (1, 2) or isinstance(turn, bool):

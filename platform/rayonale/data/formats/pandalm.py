@@ -18,11 +18,16 @@ def pandalm(raw: dict[str, Any]) -> dict[str, Any]:
     Raw (arXiv 2306.05087)::
 
         {"idx": 0, "instruction": "Name birds.", "input": "Two of them.",
-         "response1": "robin, oak", "response2": "robin, wren",
-         "annotator1": 2, "annotator2": 2, "annotator3": 0}      0: a tie
+         "response1": "robin, oak", "response2": "robin, wren", "annotator1": 2,
+         "annotator2": 2, "annotator3": 0}
 
-    Converted: as `llmbar_judged`, label 2.0, prompt "Name birds.\\n\\nTwo of them."; the
-    annotators' labels stay in the metadata.
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "user", "content": "Name birds.\\n\\nTwo of them."}],
+         "responses": [[{"role": "assistant", "content": "robin, oak"}],
+                       [{"role": "assistant", "content": "robin, wren"}]],
+         "label": 2.0, "judgements": [],
+         "metadata": {"idx": 0, "annotator1": 2, "annotator2": 2, "annotator3": 0}}
     """
     told = Counter(one_of(raw, f"annotator{n}", _LABELS) for n in (1, 2, 3))
     label, votes = told.most_common(1)[0]

@@ -20,16 +20,18 @@ def preference_collection(raw: dict[str, Any]) -> dict[str, Any]:
 
         {"orig_instruction": "Name two birds.", "orig_response_A": "robin, oak",
          "orig_response_B": "robin, wren", "orig_reference_answer": "wren, owl",
-         "orig_criteria": "Are all of them birds?", "orig_feedback": "Only B names two.",
+         "orig_criteria": "Birds?", "orig_feedback": "Only B names two.",
          "orig_preference": "B", "orig_score_A": "3", "orig_score_B": "5"}
 
     Converted (a judgement set)::
 
-        {"prompt":    [{"role": "user", "content": "Name two birds."}],
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
          "responses": [[{"role": "assistant", "content": "robin, oak"}],
                        [{"role": "assistant", "content": "robin, wren"}]],
-         "label": 2.0, "rubric": "[Are all of them birds?]", "reference": "wren, owl",
-         "judgements": [{"rationale": "Only B names two.", "verdict": 2.0, "order": "ab", …}],
+         "label": 2.0, "rubric": "[Birds?]", "reference": "wren, owl",
+         "judgements": [{"text": "Only B names two. [RESULT] 2",
+                         "rationale": "Only B names two.", "verdict": 2.0, "status": "ok",
+                         "order": "ab"}],
          "metadata": {"orig_score_A": "3", "orig_score_B": "5"}}
     """
     label = one_of(raw, "orig_preference", {"A": 1.0, "B": 2.0})

@@ -24,11 +24,19 @@ def prometheus_eval(raw: dict[str, Any]) -> dict[str, Any]:
 
     Raw (`eval/benchmark/data/*.json` of prometheus-eval; Vicuna, MT-Bench, FLASK)::
 
-        {"instruction": "###Task Description: … ###The instruction to evaluate:\\nName two birds.
-                         ###Response to evaluate:\\nrobin, oak … ###Score Rubrics:\\n[Are …]
-                         Score 1: … ###Feedback: ", "gpt4_score": [3, 3, 4]}
+        {"idx": 81,
+         "instruction": "###The instruction to evaluate:\\nName two birds.\\n\\n"
+                        "###Response to evaluate:\\nrobin, oak\\n\\n"
+                        "###Reference Answer (Score 5):\\nrobin, wren\\n\\n###Score Rubrics:\\n"
+                        "[Birds?]\\nScore 1: None.\\n\\n###Feedback: ",
+         "gpt4_score": [3, 3, 4]}
 
-    Converted: as `feedback_collection`, label 3.0; scores and feedback stay in the metadata.
+    Converted (a judgement set)::
+
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, oak"}]], "label": 3.0,
+         "rubric": "[Birds?]\\nScore 1: None.", "reference": "robin, wren", "judgements": [],
+         "metadata": {"idx": 81, "gpt4_score": [3, 3, 4]}}
     """
     found = _SECTIONS.search(text(raw, "instruction"))
     if found is None:

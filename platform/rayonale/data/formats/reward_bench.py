@@ -19,10 +19,12 @@ def reward_bench(raw: dict[str, Any]) -> dict[str, Any]:
 
     Converted (a judgement set)::
 
-        {"prompt":    [{"role": "user", "content": "Name two birds."}],
-         "responses": [[{"role": "assistant", "content": "robin, oak"}],
-                       [{"role": "assistant", "content": "robin, wren"}]],
-         "label": 2.0, "metadata": {"subset": "alpacaeval-easy", "id": 3, …}}
+        {"prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": "robin, wren"}],
+                       [{"role": "assistant", "content": "robin, oak"}]],
+         "label": 1.0, "judgements": [],
+         "metadata": {"chosen_model": "a", "rejected_model": "b", "subset": "alpacaeval-easy",
+                      "id": 3}}
     """
     responses, label = either_way(text(raw, "chosen"), text(raw, "rejected"))
     as_messages = isinstance(raw.get("prompt"), list)
