@@ -123,8 +123,8 @@ def test_a_judge_that_repeats_its_mt_bench_prompt_has_no_verdict(shared_data: Pa
         assert found.value in (2.0, 3.0)
 
 
-_PIECES = ["[[", "]]", "[[A]]", "[[5]]", "[RESULT] 1", "1\n\n### Reason: ",
-           "the final decision is ", "Response 2", "tie", '"', "\n", " ", "é", "\0", "5"]  # fmt: skip
+_PIECES = ["[[", "]]", "[[A]]", "[[5]]", "[RESULT] 1", "1\n\n### Reason: ", "5", "Response 2",
+           "the final decision is ", "tie", '"', "\n", " ", "é", "\0"]  # fmt: skip
 
 
 @given(

@@ -25,6 +25,7 @@ ORDER = (
     "rationales",
     "pairs",
     "answers",
+    "judgements",
     "judges",
     "rejects",
     "timings",
