@@ -43,6 +43,7 @@ REGISTRY: dict[str, str] = {
     "rationales": "rayonale.enrich.rationales:STAGE",
     "grade_rationales": "rayonale.enrich.grades:STAGE",
     "tinyworld_judgements": "rayonale.tinyworld.judged:STAGE",
+    "tinyworld_naive": "rayonale.tinyworld.naive:STAGE",
     "judge": "rayonale.enrich.judgements:STAGE",
     "judgement_examples": "rayonale.enrich.judgement_examples:STAGE",
     "judge_judgements": "rayonale.enrich.meta_judgements:STAGE",
