@@ -49,6 +49,8 @@ REGISTRY: dict[str, str] = {
     "judge_judgements": "rayonale.enrich.meta_judgements:STAGE",
     "curate": "rayonale.enrich.curated:STAGE",
     "merge": "rayonale.train.merge:STAGE",
+    "rationale_tasks": "rayonale.evaluate.rationale_tasks:STAGE",
+    "rationale_votes": "rayonale.evaluate.rationale_votes:STAGE",
     "judge_accuracy": "rayonale.evaluate.judge_accuracy:STAGE",
     "permute_rationales": "rayonale.enrich.permuted:STAGE",
     "reference_logprobs": "rayonale.enrich.reference:STAGE",

@@ -3,7 +3,7 @@
 The small world's model cannot be asked for a child's words, as the template `judge_naive` asks a
 larger one; what it would write is drawn here. For the control `preference_reversal`.
 
-    {"label": 3.0, …} → {"judgements": [{"text": "It makes me smile, so it is good! [RESULT] 3", …}]}
+    {"label": 3.0, …} → {"judgements": [{"text": "I like it, it is so nice! [RESULT] 3", …}]}
 """
 
 from __future__ import annotations
