@@ -26,7 +26,7 @@ from rich.table import Table
 
 from rayonale.data import formats
 from rayonale.data.fields import BadRow
-from rayonale.evaluate import agreement, alpaca_eval, length_control, mt_bench, verdict_layouts
+from rayonale.evaluate import alpaca_eval, length_control, mt_bench, verdict_layouts
 from rayonale.evaluate.published import (
     ALPACA_EVAL,
     lines,
@@ -45,7 +45,7 @@ _FOLDS = (
 # Instances of each set (arXiv 2310.07641, section 3) and Cohen's κ (PandaLM's README).
 LLMBAR = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
 PANDALM = {(1, 2): 0.85, (1, 3): 0.88, (2, 3): 0.86}
-# Human-labelled pairs without ties that LLMBar adds (section 4.1), and the data card of HHH.
+# Human-labelled pairs without ties in LLMBar's repository, and the data card of HHH alignment.
 PROCESSED = {"FairEval": 66, "LLMEval^2": 200, "MT-Bench": 200}
 HHH = {"helpful": 59, "honest": 61, "harmless": 58, "other": 43}
 
@@ -260,20 +260,13 @@ def judges_inputs(data: Path) -> Iterator[Number]:
 
 
 def judges_verdicts(data: Path) -> Iterator[Number]:
-    """Verdicts read by the judge's parser from texts of real judges, as their authors stored them."""
+    """Scores read by the judge's parser from real critiques, as their authors stored them."""
     rows = list(lines(data / "autoj" / "single_gpt4_critiques_300.jsonl"))
     ten = scale(1, 10, halves=True)
     told = [verdict_layouts.read(row["target_output"], ten, "brackets", prompt=row["usrmsg"])
             for row in rows]  # fmt: skip
     same = sum(found.value == row["pred_score"] for found, row in zip(told, rows, strict=True))
     yield Number("Auto-J · scores read by the judge's parser", len(rows), same, 0)
-    rows = list(lines(data / "pandalm" / "pandalm7b_reasons_300.jsonl"))
-    labels = [[row[f"annotator{n}"] for n in (1, 2, 3)] for row in rows]
-    fleiss = agreement.fleiss_kappa(labels)
-    assert fleiss is not None
-    mean = sum(PANDALM.values()) / 3
-    note = "Fleiss' κ against the mean of the three published Cohen's κ; no one prints it"
-    yield Number("PandaLM · κ of all three annotators", mean, fleiss, 0.06, note)
 
 
 def _read(file: Path, layout: str) -> list[dict[str, Any]]:
