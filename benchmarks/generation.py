@@ -117,8 +117,20 @@ def _ours(rows: str, out: str, model: str, warm: bool) -> dict[str, Any]:
     }
 
 
-def ray_data_llm(rows: str, out: str, model: str) -> dict[str, Any]:
-    """ray.data.llm: read, template, engine, write."""
+def ray_data_llm(
+    rows: str,
+    out: str,
+    model: str,
+    *,
+    asked: Callable[[dict[str, Any]], tuple[list[dict[str, str]], int]] = asked,
+    columns: tuple[str, ...] = ("id", "prompt", "chosen", "rejected"),
+    drawn: dict[str, Any] = SAMPLING,
+) -> dict[str, Any]:
+    """ray.data.llm: read, template, engine, write.
+
+    Args:
+        asked: a row's messages and seed; columns: what it reads; drawn: how texts are drawn.
+    """
     import pyarrow.parquet as pq
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -134,7 +146,7 @@ def ray_data_llm(rows: str, out: str, model: str) -> dict[str, Any]:
         prompt = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         ).removeprefix(tokenizer.bos_token or "")  # the engine's tokenizer adds it
-        sampling = {**SAMPLING, "seed": seed, "stop_token_ids": stop}
+        sampling = {**drawn, "seed": seed, "stop_token_ids": stop}
         return {"prompt": prompt, "sampling_params": sampling, "id": row["id"]}
 
     def after(row: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def ray_data_llm(rows: str, out: str, model: str) -> dict[str, Any]:
         },
     )
     processor = build_processor(config, preprocess=before, postprocess=after)
-    data = ray.data.read_parquet(rows, columns=["id", "prompt", "chosen", "rejected"])
+    data = ray.data.read_parquet(rows, columns=list(columns))
     data = data.repartition(target_num_rows_per_block=UNIT_ROWS)
     begun = time.monotonic()
     processor(data).write_parquet(f"{out}/rows")

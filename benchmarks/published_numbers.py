@@ -24,7 +24,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rayonale.evaluate import alpaca_eval, length_control, mt_bench
+from rayonale.data import formats
+from rayonale.data.fields import BadRow
+from rayonale.evaluate import alpaca_eval, length_control, mt_bench, verdict_layouts
 from rayonale.evaluate.published import (
     ALPACA_EVAL,
     lines,
@@ -33,6 +35,7 @@ from rayonale.evaluate.published import (
 )
 from rayonale.evaluate.soft_verdicts import soft_preference
 from rayonale.evaluate.statistics import cohen_kappa
+from rayonale.evaluate.verdicts import scale
 
 _FOLDS = (
     "the publisher's folds chose C = {:.2f}: the gamed rows at hand equal the published ones "
@@ -42,6 +45,9 @@ _FOLDS = (
 # Instances of each set (arXiv 2310.07641, section 3) and Cohen's κ (PandaLM's README).
 LLMBAR = {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
 PANDALM = {(1, 2): 0.85, (1, 3): 0.88, (2, 3): 0.86}
+# Human-labelled pairs without ties in LLMBar's repository, and the data card of HHH alignment.
+PROCESSED = {"FairEval": 66, "LLMEval^2": 200, "MT-Bench": 200}
+HHH = {"helpful": 59, "honest": 61, "harmless": 58, "other": 43}
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -234,6 +240,46 @@ def human_labels(data: Path) -> Iterator[Number]:
         yield Number(f"PandaLM · κ of annotators {a} and {b}", told, kappa, 2 * error, note)
 
 
+def judges_inputs(data: Path) -> Iterator[Number]:
+    """Sets that judges are measured on, as our formats read them: sizes and labels as published."""
+    found = _read(data / "prometheus" / "hhh_alignment_221.jsonl", "hhh_alignment")
+    for source, size in HHH.items():
+        mine = [row for row in found if row["metadata"]["source"] == source]
+        yield Number(f"HHH alignment · pairs about {source}", size, len(mine), 0)
+    raw = list(lines(data / "llmbar" / "processed_nontie_466.jsonl"))
+    for subset, size in PROCESSED.items():
+        mine = [row for row in raw if row["subset"] == subset]
+        yield Number(f"LLMBar · pairs of {subset} without ties", size, len(mine), 0)
+    raw = list(lines(data / "llmbar" / "llmbar_419.jsonl"))
+    found = _read(data / "llmbar" / "llmbar_419.jsonl", "llmbar_judged")
+    same = sum(row["label"] == line["label"] for row, line in zip(found, raw, strict=True))
+    yield Number("LLMBar · labels as our format reads them", len(raw), same, 0)
+    # one instance of every five, so the capabilities alone can be counted
+    items = list(lines(data / "prometheus" / "biggen_bench_items_150.jsonl"))
+    yield Number("BiGGen Bench · capabilities", 9, len({row["capability"] for row in items}), 0)
+
+
+def judges_verdicts(data: Path) -> Iterator[Number]:
+    """Scores read by the judge's parser from real critiques, as their authors stored them."""
+    rows = list(lines(data / "autoj" / "single_gpt4_critiques_300.jsonl"))
+    ten = scale(1, 10, halves=True)
+    told = [verdict_layouts.read(row["target_output"], ten, "brackets", prompt=row["usrmsg"])
+            for row in rows]  # fmt: skip
+    same = sum(found.value == row["pred_score"] for found, row in zip(told, rows, strict=True))
+    yield Number("Auto-J · scores read by the judge's parser", len(rows), same, 0)
+
+
+def _read(file: Path, layout: str) -> list[dict[str, Any]]:
+    """Rows of a file in one of our formats; bad ones are left out."""
+    found = []
+    for row in lines(file):
+        try:
+            found.append(formats.get(layout).convert(row))
+        except BadRow:
+            continue
+    return found
+
+
 PARTS: tuple[Callable[[Path], Iterator[Number]], ...] = (
     alpaca_eval_rates,
     length_controlled_rates,
@@ -241,6 +287,8 @@ PARTS: tuple[Callable[[Path], Iterator[Number]], ...] = (
     output_lengths,
     judges_texts,
     human_labels,
+    judges_inputs,
+    judges_verdicts,
     pretrained_weights,
 )
 

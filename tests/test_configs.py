@@ -100,6 +100,30 @@ def test_the_drdo_papers_settings(name: str) -> None:
     assert temperatures == ({0.2, 0.5, 0.7, 0.9} if name == "ultrafeedback" else {0.7})
 
 
+def test_the_self_rationalization_papers_settings() -> None:
+    """arXiv 2410.05495, section 4: N = 10 at temperature 1.0, margin 2, 5,000 and then 500 inputs,
+    each round from the last judge and by its own judgements; self-consistency of five."""
+    path = CONFIGS / "self_rationalization" / "llama31_8b.yaml"
+    stages = recipe.load(str(path)).stages
+    before = "sft"
+    for number, inputs in ((1, 5000), (2, 500)):
+        judged = stages[f"round{number}_points"]
+        settings = judged.settings.model_dump()
+        assert (settings["n"], settings["limit"]) == (10, inputs)
+        assert settings["sampling"]["temperature"] == 1.0
+        assert judged.reads["model"] == before
+        rule = stages[f"round{number}"].settings.model_dump()
+        assert (rule["rule"], rule["margin"], rule["cap"]) == ("correct_answer", 2.0, None)
+        trained = stages[f"iteration{number}"]
+        assert trained.reads == {"rows": f"round{number}_reference", "model": before}
+        assert stages[f"round{number}_reference"].reads["model"] == before
+        before = f"iteration{number}"
+    assert stages["round2_points"].settings.model_dump()["skip"] == 5000
+    assert stages["sft"].settings.model_dump()["weights"] == (0.5, 0.5)
+    five = stages["sft_five_on_reward_bench_points"].settings.model_dump()
+    assert (five["n"], five["orders"]) == (5, "apart")
+
+
 def test_a_mistake_in_a_recipe_is_told_with_its_path() -> None:
     path = str(CONFIGS / "rdpo" / "tinyworld.yaml")
     with pytest.raises(recipe.RecipeError) as caught:

@@ -111,16 +111,26 @@ RANKED_LIST = pa.schema(
     ]
 )
 
+# What a judgement is of: one response of one (null), both with the first or the second shown first
+# (ab, ba), or the first or second of two by itself (a, b).
+ORDERS = (None, "ab", "ba", "a", "b")
+
 JUDGEMENT = pa.struct(
     [
         ("text", pa.string()),  # raw, as the judge wrote it
         ("rationale", pa.string()),
-        ("verdict", pa.float64()),  # null when unreadable: never a default
+        # 1-5, or 1 / 2 (1.5: tie) in terms of the row's `responses`, whatever the order shown;
+        # null when unreadable: never a default
+        ("verdict", pa.float64()),
+        ("expected", pa.float64()),  # mean verdict under the token probabilities, where asked for
         ("status", pa.string()),  # ok | unreadable
         ("reason", pa.string()),  # why it is unreadable
-        ("order", pa.string()),  # "ab" or "ba" for pairwise, null for pointwise
-        ("seed", pa.int64()),
-        ("prompt_fingerprint", pa.string()),
+        ("order", pa.string()),  # one of ORDERS
+        ("seed", pa.int64()),  # null where nothing is drawn
+        ("tokens", pa.int64()),
+        ("finish_reason", pa.string()),  # stop | length
+        ("prompt_fingerprint", pa.string()),  # hash of the prompt that the judge was shown
+        ("rating", pa.float64()),  # 1-5, by a judge of judgements; null until rated
     ]
 )
 
@@ -129,7 +139,9 @@ JUDGEMENT_SET = pa.schema(
         *_ORIGIN,
         ("prompt", MESSAGES),
         ("responses", pa.list_(MESSAGES)),  # one (pointwise) or two (pairwise)
-        ("label", pa.float64()),  # score 1-5, or 1/2 for pairwise; null when unknown
+        ("label", pa.float64()),  # score 1-5, or 1/2 (1.5: tie) for pairwise; null when unknown
+        ("rubric", pa.string()),  # what the scores mean, as the judge is shown it; may be null
+        ("reference", pa.string()),  # a reference answer; may be null
         ("judgements", pa.list_(JUDGEMENT)),
         ("metadata", pa.string()),
     ]

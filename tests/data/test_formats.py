@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rayonale.data import checks, formats, ids
 from rayonale.data.fields import BadRow
+from rayonale.data.formats.judged import named_only
 from rayonale.records import RejectKind
 
 BIRDS = [{"role": "user", "content": "Name two birds."}]
@@ -54,6 +55,8 @@ def test_docstring_examples_are_true(name):
 
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_docstring_examples_are_detected(name):
+    if formats.FORMATS[name].matches is named_only:
+        pytest.skip("a layout whose fields others have too")
     for record in examples_of(formats.FORMATS[name])[0]:
         assert formats.detect([record], "x.jsonl").name == name
 
@@ -87,7 +90,7 @@ def test_detection_of_an_ambiguous_record_lists_the_candidates():
 
 
 def test_unknown_format_lists_the_choices():
-    with pytest.raises(ValueError, match="unknown format 'hh'; choices: auto, hh_rlhf, implicit"):
+    with pytest.raises(ValueError, match="unknown format 'hh'; choices: auto, autoj, biggen"):
         formats.get("hh")
 
 

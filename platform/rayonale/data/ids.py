@@ -1,6 +1,7 @@
 """Stable ids: a hash of the converted row, its annotator, and its occurrence.
 
-    content key = hash(row type, prompt, responses, label, scores, confidence, annotator)
+    content key = hash(row type, prompt, responses, label, scores, confidence, annotator, rubric,
+                       reference)
     occurrence  = how many earlier rows (in source order) have the same content key
     id          = hash(content key, occurrence), 32 hex digits
 
@@ -32,6 +33,8 @@ _VALUES = (
     "score_rejected",
     "confidence",
     "annotator",
+    "rubric",
+    "reference",
 )
 
 

@@ -83,7 +83,34 @@ def soft_preference(
     return SoftVerdict(2 - share if switched else 1 + share, bounded=None in found)
 
 
-def verdict_step(steps: Sequence[Step], labels: tuple[str, str] = ("1", "2")) -> Step | None:
+def expected_verdict(steps: Sequence[Step], choices: Mapping[str, float]) -> float | None:
+    """Mean of the choices' values under the probabilities of the verdict's token.
+
+    The choices alone share the probability, as in `soft_preference`; one that is not among the most
+    likely tokens has none. G-Eval (arXiv 2303.16634) weighs scores so.
+
+    Args:
+        steps: the judgement's tokens with their alternatives.
+        choices: label → value.
+
+    Returns:
+        None where no single token of the text is the verdict, or none has a probability.
+    """
+    step = verdict_step(steps, tuple(choices))
+    if step is None:
+        return None
+    found = {label: _total(step.top, label) for label in choices}
+    known = {label: value for label, value in found.items() if value is not None}
+    peak = max(known.values(), default=-math.inf)
+    if peak == -math.inf:
+        return None
+    weights = {label: math.exp(value - peak) for label, value in known.items()}
+    return math.fsum(choices[label] * w for label, w in weights.items()) / math.fsum(
+        weights.values()
+    )
+
+
+def verdict_step(steps: Sequence[Step], labels: Sequence[str] = ("1", "2")) -> Step | None:
     """The generated token that is the verdict: the first after the last marker that says something.
 
     None where that token is no label by itself: its log-probabilities would be about another word.

@@ -43,9 +43,11 @@ PAIRWISE: Mapping[str, float] = {"1": 1.0, "2": 2.0}
 PAIRWISE_TIE: Mapping[str, float] = {**PAIRWISE, "tie": 1.5}
 
 
-def scale(low: int = 1, high: int = 5) -> dict[str, float]:
-    """Choices of a pointwise judgement: the whole numbers from low to high."""
-    return {str(number): float(number) for number in range(low, high + 1)}
+def scale(low: int = 1, high: int = 5, *, halves: bool = False) -> dict[str, float]:
+    """Choices of a pointwise judgement: whole numbers from low to high, and halves if wanted."""
+    whole = {str(number): float(number) for number in range(low, high + 1)}
+    between = {f"{number}.5": number + 0.5 for number in range(low, high)}
+    return {**whole, **between} if halves else whole
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from rayonale.data.formats import (
+    autoj,
+    biggen_bench,
+    feedback_collection,
     hh_rlhf,
+    hhh_alignment,
     implicit_prompt,
     kto,
     llmbar,
+    llmbar_judged,
+    mt_bench_human,
     orca,
+    pandalm,
+    preference_collection,
+    prometheus_eval,
+    reward_bench,
     scored_list,
     sharegpt,
     tinyworld,
@@ -38,6 +48,16 @@ FORMATS: dict[str, Format] = {
         llmbar,
         webgpt,
         tinyworld,
+        feedback_collection,
+        preference_collection,
+        autoj,
+        biggen_bench,
+        hhh_alignment,
+        llmbar_judged,
+        mt_bench_human,
+        pandalm,
+        prometheus_eval,
+        reward_bench,
     )
 }
 

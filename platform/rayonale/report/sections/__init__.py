@@ -28,6 +28,7 @@ ORDER = (
     "rationales",
     "pairs",
     "answers",
+    "judgements",
     "judges",
     "rejects",
     "timings",
