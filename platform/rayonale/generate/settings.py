@@ -91,6 +91,8 @@ class Request:
     Attributes:
         messages: the conversation up to the assistant's turn.
         response: what the assistant said, for engines that give rewards.
+        encoded: tokens of the whole conversation, in the place of both, for engines that give
+            rewards.
         seed: of this completion alone; None only where sampling is greedy.
         top_logprobs: most likely tokens to tell in the place of each generated one; 0 tells none.
         temperature: of this completion, in the place of the pass's.
@@ -101,6 +103,7 @@ class Request:
     top_logprobs: int = 0
     temperature: float | None = None
     response: str | None = None
+    encoded: tuple[int, ...] | None = None
 
     def sampled(self, sampling: Sampling) -> Sampling:
         """How this completion is drawn in a pass of that sampling."""
