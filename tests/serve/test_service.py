@@ -275,7 +275,7 @@ def test_picks_on_the_page_become_training_rows(service: Called, tmp_path: Path)
                 20,
                 "models",
             )
-            page.run("model0.value = 'tinyworld'; model1.value = 'tuned'; length.value = 24;")
+            page.run("model0.value = 'tinyworld'; model1.value = 'tuned'")
             page.type("prompt", f"Name two birds. {number}")
             page.click("send")
             wait_for(lambda: page.run("return !pick0.disabled"), 60, "both answers")
