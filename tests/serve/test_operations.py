@@ -113,6 +113,7 @@ def load(service: Called, stream: bool = False, clients: int = 4) -> Iterator[Co
                         what = "error event" if '"error"' in answer.text else "broken"
                 except httpx.HTTPError as error:
                     what = type(error).__name__
+                    time.sleep(0.2)
                 found[what] += 1
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -194,6 +195,30 @@ def test_a_replica_that_is_killed_is_replaced(service: Called, stream: bool) -> 
     print(f"\nkilled, stream={stream}: {dict(found)}, recovery {recovery:.1f} s")
     assert set(found) <= {"200", "error event"}  # nothing else than streams that had begun
     assert found["200"] > 4 and found["error event"] <= 4
+
+
+def test_a_proxy_that_is_killed_is_replaced(service: Called) -> None:
+    import psutil
+
+    mine = psutil.Process().children(recursive=True)
+    (proxy,) = [each for each in mine if "ProxyActor" in " ".join(each.cmdline())]
+
+    def answers() -> bool:
+        try:
+            return service.http.get("/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    with load(service) as found:
+        time.sleep(2)
+        proxy.kill()
+        begun = time.monotonic()
+        time.sleep(0.5)
+        wait_for(answers, 120, "another proxy")
+        recovery = time.monotonic() - begun
+    refused = found["ConnectError"]  # clients that went on asking while nobody listened
+    print(f"\nproxy killed: {dict(found)}, recovery {recovery:.1f} s, refused {refused}")
+    assert set(found) <= {"200", "ConnectError", "ReadError", "RemoteProtocolError"}
 
 
 def test_a_redeploy_loses_no_request(service: Called, registry: Registry) -> None:
