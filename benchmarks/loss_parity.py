@@ -54,6 +54,7 @@ class Case:
 
 
 _SMOOTH = {"beta": 0.1, "label_smoothing": 0.1}
+_CENTRED = {"margin": 0.5, "centring": 0.01}
 _KTO = {"beta": 0.1, "desired_weight": 1.5, "undesired_weight": 0.75}
 CASES: dict[str, Case] = {
     "sft": Case({"name": "sft"}, "sft/nll"),
@@ -96,6 +97,10 @@ CASES: dict[str, Case] = {
         {"beta": 2.5, "simpo_gamma": 1.0},
         mild=True,
     ),
+    "bradley_terry": Case({"name": "bradley_terry", "alpha": 0.0}, "reward/"),
+    "bradley_terry m=0.5 c=0.01": Case(
+        {"name": "bradley_terry", "alpha": 0.0, **_CENTRED}, "reward/", _CENTRED
+    ),
 }
 # What TRL has no counterpart of.
 LACKING = {
@@ -107,6 +112,8 @@ LACKING = {
     "rpo": "TRL has no reward-aware RPO (what it calls RPO is DPO + NLL)",
     "sppo with probabilities": "TRL has hard labels only",
     "orpo NLL over response": "TRL's NLL counts prompt tokens",
+    "bradley_terry α > 0": "TRL's reward model has no likelihood term",
+    "drdo, e_dpo": "TRL has neither",
     "rdpo, rorpo, rsimpo": "TRL has no rationale term; the other terms are dpo's, orpo's, simpo's",
     "rationale_only": "TRL has no rationale term; the paper's form with reduction token is sft's",
 }
@@ -115,7 +122,7 @@ LACKING = {
 def tensors(*, mild: bool = False) -> dict[str, torch.Tensor]:
     """Eight pairs: per-token log-probabilities [8, 12] and masks, reference sums [8].
 
-    And log-probabilities of their prompts [8, 5], and sums of 16 mismatched responses.
+    And log-probabilities of their prompts [8, 5], sums of 16 mismatched responses, rewards [8].
 
     Args:
         mild: no response is certain, none hopeless.
@@ -136,7 +143,9 @@ def tensors(*, mild: bool = False) -> dict[str, torch.Tensor]:
     found["prompt"] = -torch.rand(8, 5) * 4 * found["prompt_mask"]
     found["mismatched"] = -torch.rand(16) * 40 - 10
     found["ref_mismatched"] = found["mismatched"] - torch.randn(16) - 0.5
-    for name in ("chosen", "rejected", "prompt"):
+    for name in ("chosen", "rejected"):
+        found[f"reward_{name}"] = torch.randn(8) * 4
+    for name in ("chosen", "rejected", "prompt", "reward_chosen", "reward_rejected"):
         found[name] = found[name].detach().requires_grad_()
     return found
 
@@ -157,6 +166,7 @@ def ours(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tenso
     logprob = {n: given[n].sum(1) for n in names}
     length = {n: given[f"{n}_mask"].sum(1).float() for n in names}
     reference = {n: given[f"ref_{n}"] for n in ("chosen", "rejected")}
+    reward = {n: given[f"reward_{n}"] for n in ("chosen", "rejected")}
     rows = 8.0
     if loss.rows == "labelled":  # chosen responses as desired rows, rejected ones as undesired
         rows = 16.0
@@ -166,6 +176,7 @@ def ours(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tenso
         logprob=logprob,
         length=length,
         reference=reference,
+        reward=reward,
         value={"label": (torch.arange(16) < 8).float()},
         mean={"kl": (given["mismatched"] - given["ref_mismatched"]).mean()},
     )
@@ -178,10 +189,10 @@ def ours(options: dict[str, Any], given: dict[str, torch.Tensor]) -> torch.Tenso
 
 def measured(value: torch.Tensor, given: dict[str, torch.Tensor]) -> dict[str, Any]:
     """A loss and the sizes of its gradients, as JSON."""
-    names = ("chosen", "rejected", "prompt")
+    names = ("chosen", "rejected", "prompt", "reward_chosen", "reward_rejected")
     gradients = torch.autograd.grad(value, [given[n] for n in names], allow_unused=True)
     sums = [
-        0.0 if g is None else (g * given[f"{n}_mask"]).double().abs().sum().item()
+        0.0 if g is None else (g * given.get(f"{n}_mask", 1)).double().abs().sum().item()
         for n, g in zip(names, gradients, strict=True)
     ]
     return {"loss": value.item(), "gradient": sums}
@@ -244,7 +255,7 @@ def main() -> int:
     peers: dict[str, Any] = {}
     for version in PEERS:
         peers |= ask_peer(version, arguments.folder)
-    print(f"{'loss':24} {'TRL':8} {'ours':>12} {'TRL’s':>12} {'difference':>11} {'gradient':>9}")
+    print(f"{'loss':27} {'TRL':8} {'ours':>12} {'TRL’s':>12} {'difference':>11} {'gradient':>9}")
     worst = 0.0
     for name, case in CASES.items():
         given = given_for(case)
@@ -254,11 +265,11 @@ def main() -> int:
         gradient = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
         worst = max(worst, loss, gradient)
         print(
-            f"{name:24} {case.version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
+            f"{name:27} {case.version:8} {mine['loss']:12.7f} {theirs['loss']:12.7f} {loss:11.1e} "
             f"{gradient:9.1e}"
         )
     for name, why in LACKING.items():
-        print(f"{name:24} {'–':8} {why}")
+        print(f"{name:27} {'–':8} {why}")
     print(f"largest difference {worst:.1e}, tolerance {TOLERANCE:.0e}")
     if arguments.write:
         command = "python benchmarks/loss_parity.py --write"

@@ -245,4 +245,33 @@ def _with_logits(kind: Any, trainer: Any, given: Given) -> torch.Tensor:
     return loss
 
 
-_PEERS = {"dpo": _dpo, "sft": _sft, "dpo_loss": _old_dpo, "kto": _kto, "orpo": _orpo, "cpo": _cpo}
+def _reward(loss_type: str, options: dict[str, Any], given: Given) -> torch.Tensor:
+    from trl import RewardTrainer
+
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=_accelerator(),
+        args=SimpleNamespace(center_rewards_coefficient=options.get("centring")),
+        _metrics={"train": _Anything()},
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    inputs = {"attention_mask": torch.ones(16, 1)}
+    if options.get("margin"):
+        inputs["margin"] = torch.full((8,), options["margin"])
+    rewards = torch.cat([given["reward_chosen"], given["reward_rejected"]])
+    compute: Any = RewardTrainer.compute_loss
+    output = SimpleNamespace(logits=rewards[:, None])
+    result: torch.Tensor = compute(trainer, lambda **_: output, inputs)
+    return result
+
+
+_PEERS = {
+    "dpo": _dpo,
+    "sft": _sft,
+    "dpo_loss": _old_dpo,
+    "kto": _kto,
+    "orpo": _orpo,
+    "cpo": _cpo,
+    "reward": _reward,
+}

@@ -10,8 +10,9 @@ import pytest
 
 from rayonale.evaluate import oracle_judge, summary
 from rayonale.evaluate.oracle_judge import OracleJudge
+from rayonale.report import evidence
 from rayonale.report.evidence import Evidence
-from rayonale.report.sections import noise, overoptimisation
+from rayonale.report.sections import noise, overoptimisation, temperatures
 from rayonale.stages import StageOutput
 
 REWARDS = {"good": 3.0, "fair": 1.0, "bad": -2.0}
@@ -138,6 +139,41 @@ def test_win_rate_against_wrong_labels() -> None:
     assert points == [(0.0, 0.9), (0.4, 0.5)]
     assert "Win rate against wrong labels" in found.html
     assert noise.section(Evidence("t", outputs[:4])) is None  # one rate is no curve
+
+
+def test_win_rate_against_temperature() -> None:
+    """Three stages compare one pair; the page shows the first one by one and all in the plot."""
+    outputs = []
+    for warmth, value in ((0.7, 0.6), (0.2, 0.5), (0.9, 0.8)):
+        drawn = []
+        for policy in ("dpo", "sft"):
+            name = f"samples_{policy}_{warmth}"
+            drawn.append(read(name))
+            sampling = {"sampling": {"temperature": warmth}}
+            outputs.append(stage(name, "samples", settings=sampling, inputs={}))
+        told = {"a": "dpo", "b": "sft", "judge": "oracle", "value": value, "low": 0.4, "high": 0.9,
+                "pairs": 100}  # fmt: skip
+        outputs.append(
+            stage(
+                f"wins_{warmth}",
+                "win_rates",
+                details={"win_rates": [told]},
+                inputs={"samples": drawn},
+            )
+        )
+    hidden = evidence._hidden(outputs, {})
+    assert hidden == {
+        f"{kind}_{warmth}"
+        for warmth in (0.2, 0.9)
+        for kind in ("samples_dpo", "samples_sft", "wins")
+    }
+    found = temperatures.section(Evidence("t", outputs, hidden=hidden))
+    assert found is not None
+    points = [(row["temperature"], row["value"]) for row in found.numbers]
+    assert points == [(0.2, 0.5), (0.7, 0.6), (0.9, 0.8)]
+    assert "Win rate against temperature" in found.html
+    assert temperatures.section(Evidence("t", outputs[:3])) is None  # one is no curve
+    assert evidence._hidden(outputs[:3] + outputs[:3], {}) == set()  # the same twice is no sweep
 
 
 def test_a_reference_text_is_shown_to_the_judge(tmp_path: Path) -> None:

@@ -43,6 +43,17 @@ def estimate(
     return stage.estimate(outlook, stage.settings.model_validate(settings))
 
 
+def world_rows(size: int) -> list[dict[str, Any]]:
+    """Pairs of the small world, its first response as the chosen one."""
+    return [
+        {"id": str(n), "prompt": [{"role": "user", "content": r["prompt"]}],
+         "chosen": [{"role": "assistant", "content": r["response_a"]}],
+         "rejected": [{"role": "assistant", "content": r["response_b"]}],
+         "score_chosen": r["score_a"]}
+        for n, r in enumerate(generate_pairs(size, 0))
+    ]  # fmt: skip
+
+
 def test_rationales(tmp_path: Path) -> None:
     """100 rows of train, 2 completions of 50 tokens: 10,000 tokens, 10 s with 2 replicas."""
     found = estimate(
@@ -196,17 +207,77 @@ def test_an_endpoint_costs_what_its_prices_say(tmp_path: Path) -> None:
 
 
 def test_scorers_are_timed_on_the_rows_own_responses(tmp_path: Path) -> None:
-    rows = [
-        {"id": str(n), "prompt": [{"role": "user", "content": r["prompt"]}],
-         "chosen": [{"role": "assistant", "content": r["response_a"]}],
-         "rejected": [{"role": "assistant", "content": r["response_b"]}]}
-        for n, r in enumerate(generate_pairs(20, 0))
-    ]  # fmt: skip
-    flow = Flow(rows={"": 20.0}, sample=rows)
+    flow = Flow(rows={"": 20.0}, sample=world_rows(20))
     judges = {"judges": [{"kind": "scorer", "name": "tinyworld_rubric"}]}
     found = estimate(tmp_path, "win_rates", judges, {"samples": [flow, flow]})
     assert found.seconds is not None
     assert 0 < found.seconds < 1
+
+
+def test_rewards_of_an_ensemble(tmp_path: Path) -> None:
+    """150 rows · (10 + 21 + 10 + 11) tokens · 2 members = 15,600, at 4,000 a second; one start."""
+    oracle = Flow(model="org/oracle")
+    reads = {"rows": FLOW, "oracles": [oracle, oracle]}
+    found = estimate(tmp_path, "score", {}, reads)
+    assert found.tokens == {"scored": 15_600}
+    assert found.parts["forward"] == pytest.approx(3.9)
+    assert found.parts["engine start"] == 30
+    assert found.rows_out == 150
+    test = estimate(tmp_path, "score", {"splits": ["test"], "columns": ["chosen"]}, reads)
+    assert test.tokens == {"scored": 40 * 31 * 2}
+    assert test.flow.rows == {"test": 40}
+
+
+def test_rewards_by_rubric_and_by_policy(tmp_path: Path) -> None:
+    rows = world_rows(20)
+    flow = Flow(rows={"train": 200.0}, sample=rows)
+    rubric = estimate(tmp_path, "score", {"scorer": {"kind": "rubric"}}, {"rows": flow})
+    assert rubric.rows_out == 200 and 0 < rubric.parts["rows"] < 5
+    assert rubric.flow.sample[0]["reward_chosen"] == rows[0]["score_chosen"]
+    reads = {"rows": FLOW, "policy": Flow(model="org/base"), "reference": Flow(model="org/base")}
+    policy = estimate(tmp_path, "score", {"scorer": {"kind": "implicit"}}, reads)
+    assert policy.tokens == {"scored": 2 * 150 * 40}
+    assert policy.parts == {"start": 2 * 8, "forward": pytest.approx(3.0)}
+
+
+def test_an_oracle_scores_each_answer_once(tmp_path: Path) -> None:
+    """Three policies, 40 answers each of 10 + 25 tokens, however they are compared."""
+    answers = Flow(rows={"": 40.0}, tokens={"prompt": 10.0, "responses": 25.0})
+    reads = {"samples": [answers] * 3, "oracle": Flow(model="org/oracle")}
+    found = estimate(tmp_path, "win_rates", {"judges": [{"kind": "oracle"}]}, reads)
+    assert found.tokens == {"scored": 3 * 40 * 35}
+    assert found.parts["oracle: forward"] == pytest.approx(3 * 40 * 35 / 4_000)
+    assert found.rows_out == 3 * 40  # pairs of policies
+    reads["oracle"] = Flow()
+    assert (
+        "reward model"
+        in estimate(tmp_path, "win_rates", {"judges": [{"kind": "oracle"}]}, reads).missing
+    )
+
+
+def test_ambiguous_pairs_are_counted_on_the_sample(tmp_path: Path) -> None:
+    """Four pairs of rising confidence and distance: the two lower ones are lc_le."""
+    said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
+    rows = [
+        {"id": str(n), "prompt": [], "chosen": said("a b c d"), "confidence": float(n),
+         "rejected": said(" ".join("abcd"[: 4 - n] + "wxyz"[:n]))} for n in range(4)
+    ]  # fmt: skip
+    flow = Flow(rows={"train": 400.0}, sample=rows, bytes_per_row=10.0)
+    found = estimate(tmp_path, "ambiguity", {"keep": "lc_le"}, {"rows": flow})
+    assert found.rows_out == 200
+    assert [row["id"] for row in found.flow.sample] == ["0", "1"]
+    assert estimate(tmp_path, "ambiguity", {}, {"rows": flow}).rows_out == 400
+
+
+def test_texts_and_permutations_generate_nothing(tmp_path: Path) -> None:
+    rows = world_rows(20)
+    flow = Flow(rows={"train": 100.0, "test": 50.0}, sample=rows)
+    texts = estimate(tmp_path, "reference_texts", {"limit": 30}, {"rows": flow})
+    assert texts.rows_out == 30 and texts.flow.texts == {"responses": 1.0} and not texts.tokens
+    permuted = estimate(tmp_path, "permute_rationales", {}, {"rows": flow})
+    assert permuted.rows_out == 150 and not permuted.tokens
+    accuracy = estimate(tmp_path, "reward_accuracy", {}, {"rows": flow})
+    assert accuracy.rows_in == 50
 
 
 def test_nothing_to_do_is_no_estimate(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_every_section_is_there_from_the_last_stages_alone(
         "result", "win-rates", "scores", "margins", "training", "lengths", "grades", "pairs",
         "answers", "judges", "rejects", "time", "lineage",
     ]  # fmt: skip
-    others = {"study", "benchmarks", "oracles", "noise", "overoptimisation"}
+    others = {"study", "benchmarks", "oracles", "noise", "overoptimisation", "temperatures"}
     assert len(page.sections()) == len(set(ORDER) - others) == len(ORDER) - len(others)
     for name in ("sft", "dpo", "rdpo", "rdpo_third", "samples_rdpo", "win_rates"):
         assert f"stage-{name}" in {a.get("id") for a in page.named("details")}

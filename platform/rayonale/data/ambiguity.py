@@ -22,7 +22,7 @@ import pyarrow as pa
 import xxhash
 
 from rayonale import storage
-from rayonale.data import edit_distance, tokens
+from rayonale.data import edit_distance, estimates, tokens
 from rayonale.data.left_out import counts, reject
 from rayonale.records import REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
@@ -245,4 +245,5 @@ STAGE = Stage(
     run=run,
     reads={"rows": Reads("rows", ("id", "split", "prompt", "chosen", "rejected", "confidence"))},
     adds=tuple(ADDS.names),
+    estimate=estimates.ambiguity,
 )

@@ -3,6 +3,7 @@
 tinyworld_pairs  size rows, the first of them drawn
 ingest           records: counted, or bytes over the bytes of the first; converted here
 reshape, goals   each row of the sample converted here
+ambiguity        each pair of the sample measured here
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from rayonale.planning.flow import (
 from rayonale.planning.outlook import Outlook
 
 if TYPE_CHECKING:
+    from rayonale.data.ambiguity import AmbiguitySettings
     from rayonale.data.ingest import IngestSettings
     from rayonale.data.reshape import ReshapeSettings
     from rayonale.data.settings import Source
@@ -296,3 +298,39 @@ def reshape(outlook: Outlook, settings: ReshapeSettings) -> Estimate:
         return [{k: v for k, v in one.items() if k not in gone} for one in convert(row, settings)]
 
     return timed_rows(outlook, flow, only)
+
+
+def ambiguity(outlook: Outlook, settings: AmbiguitySettings) -> Estimate:
+    """Every pair is measured; with a split wanted, the sample's share of it goes on."""
+    import statistics
+
+    from rayonale.data import edit_distance
+    from rayonale.data.ambiguity import cutter, split_of
+
+    flow = outlook.flow()
+    rows = [row for row in flow.sample if row.get("chosen") and row.get("rejected")]
+    if not rows:
+        return not_estimated("there are no pairs yet to measure", flow, rows_in=flow.total)
+    cut = cutter(settings.model)
+    started = time.perf_counter()
+    distances = [
+        edit_distance.normalised(
+            *(cut(row[side][-1]["content"]) for side in ("chosen", "rejected"))
+        )
+        for row in rows
+    ]
+    per_row = (time.perf_counter() - started) / len(rows)
+    sure = [row.get("confidence") for row in rows]
+    known = [value for value in sure if value is not None]
+    if not known:
+        return not_estimated("no row of the sample has a confidence, so it would stop", flow)
+    medians = statistics.median(known), statistics.median(distances)
+    names = [split_of(c, d, medians, settings.ties) for c, d in zip(sure, distances, strict=True)]
+    kept = [row for row, name in zip(rows, names, strict=True) if settings.keep in ("all", name)]
+    left = replace(flow.scaled(len(kept) / len(rows)), sample=kept)
+    size = left.total * flow.bytes_per_row
+    return Estimate(
+        rows_in=flow.total, rows_out=left.total, parts={"rows": flow.total * per_row},
+        bytes=size, peak_bytes=size, flow=left,
+        basis=(f"{len(rows)} pairs measured and timed",),
+    )  # fmt: skip

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from rayonale.enrich.generation import GenerationSettings
     from rayonale.enrich.goals import GoalSettings
     from rayonale.enrich.grades import GradeSettings
+    from rayonale.enrich.permuted import PermuteSettings
     from rayonale.enrich.rationales import RationaleSettings
     from rayonale.enrich.reference import ReferenceSettings
+    from rayonale.enrich.reference_texts import ReferenceTextSettings
     from rayonale.enrich.samples import SampleSettings
 
 
@@ -58,6 +60,29 @@ def goals(outlook: Outlook, settings: GoalSettings) -> Estimate:
         return {**row, "prompt": with_goal(row["prompt"], text, settings.place), "goal": goal}
 
     return timed_rows(outlook, flow, lambda row: [convert(row)])
+
+
+def permuted(outlook: Outlook, settings: PermuteSettings) -> Estimate:
+    """Rows are read twice and written once: timed on the sample."""
+    from rayonale.data.estimates import timed_rows
+
+    return timed_rows(outlook, outlook.flow(), lambda row: [dict(row)])
+
+
+def reference_texts(outlook: Outlook, settings: ReferenceTextSettings) -> Estimate:
+    """One text of each distinct prompt; nothing is generated."""
+    from rayonale.data.estimates import timed_rows
+    from rayonale.enrich.reward_task import text_of
+
+    flow = outlook.flow()
+    distinct = flow.of(settings.splits) * _distinct(flow)
+    count = min(distinct, settings.limit) if settings.limit else distinct
+    asked = replace(flow, rows={"": count})
+    found = timed_rows(
+        outlook, asked, lambda row: [{**row, "responses": [text_of(row[settings.column])]}]
+    )
+    left = replace(found.flow, rows={"": count}, texts={"responses": 1.0})
+    return replace(found, flow=left)
 
 
 def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from rayonale import storage
+from rayonale.enrich import estimates
 from rayonale.enrich.rationales import COLUMN, derangement
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -72,4 +73,5 @@ STAGE = Stage(
     run=run,
     reads={"rows": Reads("rows", ("id", "split", COLUMN))},
     adds=(COLUMN,),
+    estimate=estimates.permuted,
 )

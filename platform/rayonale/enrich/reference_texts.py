@@ -15,6 +15,7 @@ from pydantic import Field
 
 from rayonale import storage
 from rayonale.data.left_out import counts, reject
+from rayonale.enrich import estimates
 from rayonale.enrich.generation import Split
 from rayonale.enrich.reward_task import text_of
 from rayonale.enrich.samples import SampleSettings, select
@@ -74,4 +75,5 @@ STAGE = Stage(
     run=run,
     reads={"rows": Reads("rows", columns=("id", "split", "prompt"))},
     adds=("responses",),
+    estimate=estimates.reference_texts,
 )

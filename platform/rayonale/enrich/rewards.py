@@ -13,13 +13,14 @@ trains on rewards reads these columns only: no oracle is in memory then.
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from rayonale import models, storage
 from rayonale.data.left_out import counts
-from rayonale.enrich import implicit
+from rayonale.enrich import implicit, reward_estimates
 from rayonale.enrich.generation import Split
 from rayonale.enrich.reward_task import RewardTask, RubricSource, shapes_of
 from rayonale.evaluate import scorers
@@ -104,6 +105,7 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
     shapes = shapes_of(storage.schema(rows), columns, f"stages.{context.name}.columns")
     if isinstance(settings.scorer, implicit.ByPolicy):
         return implicit.run(context, settings.scorer, rows, columns, settings.prefix)
+    begun = time.monotonic()
     if isinstance(settings.scorer, ByRubric):
         sources = [RubricSource(settings.scorer.name)]
         told = f"rubric={settings.scorer.name}"
@@ -111,6 +113,7 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
         members = members_of(context, settings.scorer)
         sources = [pool(context, settings.scorer, member) for member in members]
         told = ";".join(f"model={models.fingerprint(member)[:16]}" for member in members)
+    started = time.monotonic() - begun
     task = RewardTask(shapes, settings.prefix, len(sources), told)
     reports, rejects = [], []
     for number, source in enumerate(sources):
@@ -120,9 +123,11 @@ def run(context: StageContext, settings: ScoreSettings) -> StageResult:
         rows_out, _ = finish.split(work, out, task.without, task.gathered(number))
         rejects += list(storage.read_rows(storage.join(out, storage.REJECTS)))
         rows = storage.join(out, storage.ROWS)
-    return _result(
+    found = _result(
         context, rows_out=rows_out, rejects=rejects, reports=reports, told=told, columns=columns
     )
+    found.metrics["engine_start_seconds"] = round(started, 3)
+    return found
 
 
 def wanted_rows(context: StageContext, settings: ScoreSettings) -> str:
@@ -212,6 +217,7 @@ def _result(
         metrics={
             "rows_resumed": float(sum(report.rows_resumed for report in reports)),
             "scored_tokens": float(tokens),
+            "scoring_seconds": round(sum(report.seconds for report in reports), 3),
             "tokens_per_second": round(tokens / seconds, 1),
             "members": float(len(reports)),
         },
@@ -248,4 +254,5 @@ STAGE = Stage(
     ),
     sources=_sources,
     validate=_validate,
+    estimate=reward_estimates.score,
 )

@@ -1,6 +1,7 @@
 """What comparisons will take; see `rayonale.planning`.
 
-win_rates  pairs · (two scores by a scorer │ 2 orders · repeats completions by a judge)
+win_rates  pairs · (two scores by a scorer │ 2 orders · repeats completions by a judge), or
+           distinct answers by an oracle
 margins    (1 + policies) · (start + held-out rows · tokens, forward only)
 """
 
@@ -26,9 +27,12 @@ from rayonale.train.trees import REFERENCED
 if TYPE_CHECKING:
     from rayonale.evaluate.judges import EndpointJudge, LlmJudge, PairJudge
     from rayonale.evaluate.margins import MarginSettings
+    from rayonale.evaluate.oracle_judge import OracleJudge
+    from rayonale.evaluate.reward_accuracy import RewardAccuracySettings
     from rayonale.evaluate.win_rates import WinRateSettings
 
 ENDPOINT_SECONDS = 5.0  # of one answer; assumed
+ROWS_PER_SECOND = 5_000.0  # of stored rewards that are compared; assumed
 _SCORED = 64  # pairs that are scored to time a scorer
 
 
@@ -51,9 +55,13 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
                 return not_estimated(f"no responses yet to time {judge.name} on", rows_in=pairs)
             parts[judge.name] = pairs * per_pair
             continue
-        if judge.kind == "oracle":
-            return not_estimated(f"{judge.name}: rewards are not estimated yet", rows_in=pairs)
         try:
+            if judge.kind == "oracle":
+                found_parts, scored, told = _rewarded(outlook, judge, flows, items)
+                parts |= {f"{judge.name}: {name}": value for name, value in found_parts.items()}
+                tokens["scored"] = tokens.get("scored", 0.0) + scored
+                basis.append(f"{judge.name}: {told}")
+                continue
             found, cost = _judged(outlook, judge, pairs, items, flows)
         except Unknown as error:
             return not_estimated(str(error), rows_in=pairs)
@@ -179,6 +187,32 @@ def _judged(
     return found, 0.0
 
 
+def _rewarded(
+    outlook: Outlook, judge: OracleJudge, flows: Sequence[Flow], items: list[Row]
+) -> tuple[dict[str, float], float, str]:
+    """An oracle's pass over every policy's answers, each of which is scored once.
+
+    Raises:
+        Unknown: neither the oracle nor how long answers are is known.
+    """
+    from rayonale.enrich.reward_estimates import reward_parts, reward_rates
+
+    model = outlook.model(judge.model or "", "oracle")
+    if not model:
+        raise Unknown(f"{judge.name}: the reward model is not known")
+    flow = flows[0] if flows else Flow()
+    sizes = outlook.session.sizes.of(flow, model, judge.engine.chat_template)
+    answer = flow.tokens.get("responses") or sizes.get("chosen")
+    if answer is None or "prompt" not in sizes:
+        raise Unknown(f"{judge.name}: tokens of the answers are not known")
+    answers = sum(f.total * f.texts.get("responses", 1.0) for f in flows)
+    tokens = answers * (sizes["prompt"] + answer)
+    rates = reward_rates(outlook, model, judge.engine, judge.backend, list(flow.sample))
+    parts = reward_parts(outlook, model, judge.engine, rates, tokens)
+    parts["pass"] = rates.get("pass_seconds", 0.0)
+    return parts, tokens, f"speed {rates.source}"
+
+
 def _declared(outlook: Outlook, flow: Flow, model: str) -> Mapping[str, float]:
     return outlook.session.sizes.of(replace(flow, sample=()), model)
 
@@ -224,6 +258,17 @@ def _asked(
         f"completions of {length:g} tokens {'assumed' if told is None else 'given'}",
     )
     return PassEstimate({"answers": wait}, tokens, 0.0, length, Rates({}, "assumed"), basis), money
+
+
+def reward_accuracy(outlook: Outlook, settings: RewardAccuracySettings) -> Estimate:
+    """Stored rewards are compared: seconds at most."""
+    flow = outlook.flow()
+    rows = flow.total if settings.splits is None else flow.of(settings.splits)
+    return Estimate(
+        rows_in=rows, rows_out=rows, parts={"rows": rows / ROWS_PER_SECOND}, bytes=60.0 * rows,
+        peak_bytes=60.0 * rows, basis=(f"{ROWS_PER_SECOND:,.0f} rows/s assumed",),
+        flow=Flow(rows={"": rows}),
+    )  # fmt: skip
 
 
 def margins(outlook: Outlook, settings: MarginSettings) -> Estimate:

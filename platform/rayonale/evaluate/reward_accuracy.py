@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.data.left_out import counts, reject
 from rayonale.enrich.generation import Split
-from rayonale.evaluate import calibration
+from rayonale.evaluate import calibration, estimates
 from rayonale.records import REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult
 
@@ -202,4 +202,5 @@ STAGE = Stage(
     run=run,
     reads={"rows": Reads("rows", ("id", "split", "chosen", "rejected"))},
     adds=tuple(ROWS.names),
+    estimate=estimates.reward_accuracy,
 )

@@ -109,19 +109,22 @@ class Outlook:
             found = replace(found, values={**found.values, "start_seconds": start})
         return found or given
 
-    def compute(self, what: str, model: str, flops: float, start: float) -> Rates | None:
+    def compute(
+        self, what: str, model: str, flops: float, start: float, *, engine: bool = False
+    ) -> Rates | None:
         """Rates out of what the user gives: tokens/s of a device, or a peak and a utilisation.
 
         Args:
             what: `generate`, `train` or `forward`.
             flops: of a token and parameter (2 forward, 6 with backward).
             start: seconds until it is ready, where the user does not say.
+            engine: whether engines do a `forward`, and not training workers.
         """
         given = self.session.given
         rate = self.given("tokens_per_second") or given.get(f"{what}_tokens_per_second")
         told = self.given("start_seconds")
         if told is None:
-            kind = "engine" if what == "generate" else "train"
+            kind = "engine" if engine or what == "generate" else "train"
             told = given.get(f"{kind}_start_seconds")
         values = {"start_seconds": start if told is None else told}
         ready = f"{values['start_seconds']:g} s to start {'assumed' if told is None else 'given'}"

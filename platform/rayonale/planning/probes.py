@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -215,6 +216,40 @@ class Probes:
             "row_seconds": tokenised / len(rows),
         }, []
 
+    def rewards(
+        self, model: str, options: EngineOptions, backend: str, rows: list[Row]
+    ) -> tuple[Values, list[Row]]:
+        """Give rewards to some responses; a model without a head gets one of zeros.
+
+        Args:
+            backend: as in the `score` stage.
+            rows: with `prompt` and `response` (a text).
+        """
+        from rayonale.enrich.reward_task import RewardTask
+        from rayonale.generate import stream
+
+        self.connect()
+        place = tempfile.mkdtemp(dir=self.folder)
+        source = _with_head(models.resolve(model), storage.join(place, "classifier"))
+        started = time.monotonic()
+        if backend == "transformers":
+            pool = self._engines.get(source, options, "transformers")
+        else:
+            pool = self._engines.rewards(source, options, fall_back=backend == "auto")
+        start = time.monotonic() - started
+        folder = storage.join(place, "rows")
+        storage.write_table(storage.join(folder, "part-0.parquet"), pa.Table.from_pylist(rows))
+        log.info("probe: rewards of %d responses", len(rows))
+        task = RewardTask({"response": "one"}, "reward", 1, "probe")
+        report = stream.generate(
+            folder, storage.join(place, "work"), task, pool, identity="probe", name="probe"
+        )
+        return {
+            "tokens_per_second": report.prompt_tokens / max(report.engine_seconds, 1e-9),
+            "start_seconds": start,
+            "pass_seconds": max(0.0, report.seconds - report.engine_seconds),
+        }, []
+
     def forward(self, settings: Any, model: str, rows: list[Row]) -> tuple[Values, list[Row]]:
         """Score some rows with one of the scorers of `reference_logprobs`.
 
@@ -251,6 +286,22 @@ class Probes:
             "tokens_per_second": rate,
             "start_seconds": max(0.0, begun - started - seconds * warm.rows / measured.rows),
         }, []
+
+
+def _with_head(model: str, folder: str) -> str:
+    """A model that gives rewards: itself, or with a head of zeros written to a folder."""
+    import torch
+    from transformers import AutoConfig
+
+    from rayonale.generate.rewards import source_of
+    from rayonale.train import classifier
+
+    try:
+        return source_of(model)[0]
+    except ValueError:
+        width = AutoConfig.from_pretrained(model).get_text_config().hidden_size
+        classifier.write(Path(model), torch.zeros(1, width), Path(folder))
+        return folder
 
 
 def stand_ins(rows: list[Row], columns: list[str], **values: Any) -> list[Row]:

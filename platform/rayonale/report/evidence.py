@@ -37,8 +37,9 @@ class Evidence:
         limits: how much is shown.
         colours: policy → CSS class of its colour, the same in every plot.
         cells: policy → method, size and seed, of the policies of a sweep.
-        hidden: stages of cells that others stand for: of a sweep the cells of the largest size
-            and the first seed are shown one by one, all others only together.
+        hidden: stages that others stand for: of a sweep the cells of the largest size and the
+            first seed are shown one by one, of comparisons at several temperatures the first;
+            all others only together.
     """
 
     title: str
@@ -174,7 +175,44 @@ def _hidden(
         model = (output.manifest.get("inputs") or {}).get("model")
         if output.kind == "samples" and isinstance(model, dict) and model.get("name") in hidden:
             hidden.add(output.name)
-    return frozenset(hidden)
+    return frozenset(hidden | _repeated(outputs))
+
+
+def _repeated(outputs: Sequence[StageOutput]) -> set[str]:
+    """Comparisons that an earlier stage made at another temperature, and the samples of them."""
+    names = {output.uri: output.name for output in outputs}
+    made: dict[tuple[str, str], float] = {}
+    hidden, kept, sampled = set[str](), set[str](), set[str]()
+    for output in outputs:
+        if output.kind != "win_rates":
+            continue
+        told = output.manifest.get("details", {}).get("win_rates") or []
+        pairs = {(str(row.get("a")), str(row.get("b"))) for row in told}
+        warmth = temperature(output, outputs)
+        read = {names.get(uri, "") for uri in _input_uris(output.manifest)}
+        others = {made.get(pair, warmth) for pair in pairs}
+        if warmth is not None and pairs and pairs <= made.keys() and warmth not in others:
+            hidden.add(output.name)
+            sampled |= read
+            continue
+        kept |= read
+        if warmth is not None:
+            made |= {pair: warmth for pair in pairs if pair not in made}
+    samples = {output.name for output in outputs if output.kind == "samples"}
+    return hidden | ((sampled - kept) & samples)
+
+
+def temperature(output: StageOutput, outputs: Sequence[StageOutput]) -> float | None:
+    """At which all answers that a stage compares were drawn; None where there are several."""
+    by_uri = {other.uri: other for other in outputs}
+    read = [by_uri[uri] for uri in _input_uris(output.manifest) if uri in by_uri]
+    found = {
+        (other.manifest.get("settings", {}).get("sampling") or {}).get("temperature")
+        for other in read
+        if other.kind == "samples"
+    }
+    known = [float(warmth) for warmth in found if warmth is not None]
+    return known[0] if len(known) == 1 else None
 
 
 def has_rows(output: StageOutput) -> bool:

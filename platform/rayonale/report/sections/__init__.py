@@ -14,6 +14,7 @@ ORDER = (
     "headline",
     "study",
     "comparisons",
+    "temperatures",
     "benchmarks",
     "scores",
     "margins",
