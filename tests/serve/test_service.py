@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.conftest import REPOSITORY
 from tests.serve import browser, hostile, models
@@ -46,7 +47,7 @@ def service(
         "oracle": {"application": "oracle"},
         "picks": str(folder / "picks"),
         "sampled": {"folder": str(folder / "sampled")},
-        "limits": {"body_bytes": 200_000, "samples": 8, "in_flight": 48},
+        "limits": {"body_bytes": 200_000, "samples": 8, "in_flight": 24},
     }
     scoring = {"model": str(oracle), "backend": "transformers", "engine": ENGINE}
     applications = [
@@ -207,13 +208,14 @@ def test_hostile_requests_are_refused(service: Called, request_: hostile.Hostile
 
 
 def test_too_many_requests_are_told_so(service: Called) -> None:
+    body = {"model": "tinyworld", "messages": BIRDS, "max_tokens": 200, "ignore_eos": True}
+
     def ask(_: int) -> int:
-        body = {"model": "tinyworld", "messages": BIRDS, "max_tokens": 200}
         return service.http.post("/v1/chat/completions", json=body).status_code
 
-    with ThreadPoolExecutor(90) as pool:
-        found = list(pool.map(ask, range(90)))
-    assert set(found) == {200, 429} and found.count(200) >= 40
+    with ThreadPoolExecutor(60) as pool:
+        found = list(pool.map(ask, range(60)))
+    assert set(found) == {200, 429} and found.count(200) >= 24
 
 
 def test_keys_are_revoked_while_it_runs(service: Called) -> None:
@@ -237,13 +239,17 @@ def test_probes_are_open_and_the_schema_is_served(service: Called) -> None:
 
 
 def test_a_client_that_goes_away_frees_its_place(service: Called) -> None:
-    body = {"model": "tinyworld", "messages": BIRDS, "max_tokens": 900, "stream": True}
+    from ray import serve
+
+    handle = serve.get_deployment_handle("tinyworld", app_name="policies")
+    body = {"model": "tinyworld", "messages": BIRDS, "max_tokens": 900, "ignore_eos": True}
+    path = "/v1/chat/completions"
     for _ in range(3):
-        with service.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        with service.http.stream("POST", path, json=body | {"stream": True}) as answer:
             next(answer.iter_lines())
-    begun = time.monotonic()
-    service.chat(max_tokens=4)
-    assert time.monotonic() - begun < 20
+        with contextlib.suppress(httpx.ReadTimeout):
+            service.http.post(path, json=body, timeout=0.5)
+    wait_for(lambda: handle.running.remote().result() == 0, 15, "the engine is free")
 
 
 def test_sampled_requests_are_rows(service: Called) -> None:

@@ -222,6 +222,11 @@ class Engine:
         """What broke the engine; None while it runs."""
         return self._failed
 
+    @property
+    def running(self) -> int:
+        """Requests that are in the engine now."""
+        return len(self._owner)
+
     def close(self) -> None:
         """Stop the thread and free the engine's memory."""
         self._stopped = True

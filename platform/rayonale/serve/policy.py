@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from rayonale.data import tokens
@@ -23,6 +24,28 @@ from rayonale.serve.served_model import ServedModel
 from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
+
+
+class Mailbox:
+    """Outputs on their way from the engine's thread to the loop: one wake-up a step, for all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._box: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._woken = False
+
+    def put(self, take: Callable[[Any], None], outputs: Any) -> None:
+        """Let the loop call `take(outputs)`; called on the engine's thread."""
+        self._box.append((take, outputs))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        self._woken = False  # first: what is put from here on wakes the loop again
+        while self._box:
+            take, outputs = self._box.popleft()
+            take(outputs)
 
 
 class PolicyReplica:
@@ -50,6 +73,7 @@ class PolicyReplica:
             for number, adapter in enumerate(settings.adapters, 1)
         }
         self._engine = Engine(model.weights, settings.engine, more=more)
+        self._mailbox: Mailbox | None = None
         self._warm_up(model)
         self._followed = Followed(settings, registry, model, self._prepare, self._load)
 
@@ -89,6 +113,10 @@ class PolicyReplica:
     async def process(self) -> int:
         """Id of this process."""
         return os.getpid()
+
+    async def running(self) -> int:
+        """Samples that the engine draws now."""
+        return self._engine.running
 
     async def prompt_tokens(self, ask: Ask) -> list[int]:
         """Tokens that a request's prompt becomes."""
@@ -133,9 +161,9 @@ class PolicyReplica:
         stop = tokens.stop_token_ids(tokenizer)
         parts = [Part(tokenizer, stop, ask, index) for index in range(ask.n)]
         loop, came = asyncio.get_running_loop(), asyncio.Event()
-
-        def sink(outputs: list[tuple[int, Any]]) -> None:  # on the engine's thread
-            loop.call_soon_threadsafe(take, outputs)
+        if self._mailbox is None:
+            self._mailbox = Mailbox(loop)
+        put = self._mailbox.put
 
         def take(outputs: list[tuple[int, Any]]) -> None:
             for index, output in outputs:
@@ -143,7 +171,8 @@ class PolicyReplica:
             came.set()
 
         params = self._params(ask, model, len(ids), stream=True)
-        call = self._submit(ask, model, [(ids, each) for each in params], sink)
+        requests = [(ids, each) for each in params]
+        call = self._submit(ask, model, requests, lambda outputs: put(take, outputs))
         call.done.add_done_callback(lambda _: loop.call_soon_threadsafe(came.set))
         try:
             while not all(part.told for part in parts):
