@@ -75,6 +75,21 @@ def test_models_are_registered_and_found_again(small_recipe: Any) -> None:
         assert tracking.registered_model_folder(ref, runs) == f"{outputs['dpo'].uri}/model"
 
 
+def test_a_version_is_promoted_and_rolled_back(small_recipe: Any) -> None:
+    runs, _ = small_recipe
+    from rayonale.lineage import registered_models
+
+    assert registered_models.promote("models:/small-dpo", "champion", runs) == (None, 1)
+    assert registered_models.promote("models:/small-dpo/1", "champion", runs) == (1, 1)
+    assert registered_models.version_of("models:/small-dpo@champion", runs).version in (1, "1")
+    for ref, told in (
+        ("models:/none", "no registered model of that name"),
+        ("models:/small-dpo/9", "versions: 1"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            registered_models.promote(ref, "champion", runs)
+
+
 @pytest.mark.parametrize(
     ("ref", "told"),
     [

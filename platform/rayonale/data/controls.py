@@ -129,6 +129,12 @@ class ChatCodec:
             )
         return [*ids, self._eos]
 
+    def plain(self, text: str) -> list[int]:
+        """Tokens of text in which nothing is a control token, after BOS where one is usual."""
+        head = self._source.encode("", add_special_tokens=True).ids[:1]
+        bos = head if head == [self._bos] else []
+        return [*bos, *(self._encode_plain(text, first=True) if text else [])]
+
     def stop_token_ids(self) -> list[int]:
         """The template's end-of-turn token, then eos."""
         skeleton = self._skeleton([_message("user", "x"), _message("assistant", "x")])

@@ -93,6 +93,18 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
     return _codec(tokenizer).prompt(messages)
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of text without a template: BOS where the tokenizer puts one, then plain text.
+
+    Raises:
+        ValueError: the text is empty and there is no BOS: nothing to go on from.
+    """
+    ids = _codec(tokenizer).plain(text)
+    if not ids:
+        raise ValueError("an empty text has no tokens")
+    return ids
+
+
 def encode_response(tokenizer: Any, messages: list[Message], response: list[Message]) -> list[int]:
     """Tokens that follow `encode_prompt(tokenizer, messages)`, end-of-turn token included.
 

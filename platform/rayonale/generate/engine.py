@@ -3,7 +3,8 @@
 Callers on any thread hand in lists of tokenised requests; the engine's thread adds them as they
 come and steps everything together, so the tail of one batch overlaps the head of the next (this
 is what a call to `LLM.generate` per batch loses). A call names the weights that it wants: calls
-for other weights wait until the running ones are done, then the weights are exchanged in place.
+for other weights wait until the running ones are done, then the weights are exchanged in place. A
+call may take its outputs as they come (a served stream), and may be aborted.
 
 What is special on CPU (vLLM 0.32):
 - the engine runs inside the process (`VLLM_ENABLE_V1_MULTIPROCESSING=0`): half the start-up time;
@@ -22,6 +23,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,14 +47,26 @@ class EngineFailed(RuntimeError):
         super().__init__(why, os.getpid() if process is None else process)
 
 
-@dataclass
-class _Call:
-    """Requests handed in together: (prompt tokens, vLLM SamplingParams)."""
+# Takes what came of a call's requests in one step: (position, vLLM's output or an Exception).
+Sink = Callable[[list[tuple[int, Any]]], None]
+
+
+@dataclass(eq=False)
+class Call:
+    """Requests handed in together: (prompt tokens, vLLM SamplingParams).
+
+    Attributes:
+        adapter: vLLM's LoRARequest, for all of them.
+        sink: takes outputs as they come, on the engine's thread, and must not block.
+    """
 
     weights: Weights
     requests: list[tuple[list[int], Any]]
     done: Future[list[Any]]
     outputs: dict[int, Any] = field(default_factory=dict)
+    adapter: Any = None
+    sink: Sink | None = None
+    aborted: bool = False
 
 
 def on_gpu() -> bool:
@@ -130,19 +144,24 @@ class Engine:
         weights: loaded first.
         options: see `EngineOptions`.
         runner: `generate`, or `pooling` for a sequence classifier.
+        more: further arguments of vLLM's `EngineArgs`.
 
     Raises:
         Exception: whatever vLLM raised while starting.
     """
 
     def __init__(
-        self, weights: Weights, options: EngineOptions, runner: Runner = "generate"
+        self,
+        weights: Weights,
+        options: EngineOptions,
+        runner: Runner = "generate",
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        self._options, self._runner = options, runner
+        self._options, self._runner, self._more = options, runner, dict(more or {})
         self._loaded = weights
-        self._inbox: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._waiting: list[_Call] = []
-        self._owner: dict[str, tuple[_Call, int]] = {}  # request id → call, position
+        self._inbox: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._waiting: list[Call] = []
+        self._owner: dict[str, tuple[Call, int]] = {}  # request id → call, position
         self._number = 0
         self._failed: str | None = None
         self._stopped = False
@@ -167,11 +186,46 @@ class Engine:
         Raises:
             EngineFailed: the engine broke; start another.
         """
+        return self.submit(weights, requests).done.result()
+
+    def submit(
+        self,
+        weights: Weights,
+        requests: list[tuple[list[int], Any]],
+        sink: Sink | None = None,
+        adapter: Any = None,
+    ) -> Call:
+        """Hand in requests without waiting; `Call.done` has what `generate` returns.
+
+        Args:
+            weights, requests: as in `generate`.
+            sink: called on the engine's thread, at most once a step, with this call's new outputs
+                (of the kind that each request's `output_kind` asks for); it must not block.
+            adapter: a `vllm.lora.request.LoRARequest` on top of the weights.
+
+        Raises:
+            EngineFailed: the engine broke; start another.
+        """
         if self._failed or self._stopped:
             raise EngineFailed(self._failed or "the engine was closed")
-        call = _Call(weights, requests, Future())
+        call = Call(weights, requests, Future(), adapter=adapter, sink=sink)
         self._inbox.put(call)
-        return call.done.result()
+        return call
+
+    def abort(self, call: Call) -> None:
+        """Stop a call: nothing more comes of it, and its `done` is cancelled."""
+        if not call.done.done():
+            self._inbox.put(Call(call.weights, [], call.done, aborted=True))
+
+    @property
+    def failed(self) -> str | None:
+        """What broke the engine; None while it runs."""
+        return self._failed
+
+    @property
+    def running(self) -> int:
+        """Requests that are in the engine now."""
+        return len(self._owner)
 
     def close(self) -> None:
         """Stop the thread and free the engine's memory."""
@@ -206,6 +260,7 @@ class Engine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         arguments = engine_arguments(self._loaded.path, self._options, gpu, self._runner)
+        arguments |= self._more
         if not gpu and self._runner == "generate":
             from rayonale.generate import nucleus
 
@@ -219,14 +274,38 @@ class Engine:
             call = self._inbox.get()
             if call is None:
                 return False
-            self._waiting.append(call)
             idle = False
+            if call.aborted:
+                self._abort(call.done)
+            else:
+                self._waiting.append(call)
         self._admit()
         if self._owner:
-            for output in self._llm.step():
-                if output.finished:
-                    self._finish(output.request_id, output)
+            self._step()
         return True
+
+    def _step(self) -> None:
+        told: dict[int, tuple[Call, list[tuple[int, Any]]]] = {}
+        for output in self._llm.step():
+            if output.request_id not in self._owner:
+                continue  # aborted
+            call, position = self._owner[output.request_id]
+            if call.sink is not None:
+                told.setdefault(id(call), (call, []))[1].append((position, output))
+            if output.finished:
+                self._finish(output.request_id, output)
+        for call, outputs in told.values():
+            assert call.sink is not None
+            call.sink(outputs)
+
+    def _abort(self, done: Future[list[Any]]) -> None:
+        names = [name for name, (call, _) in self._owner.items() if call.done is done]
+        self._llm.abort_request(names)
+        for name in names:
+            del self._owner[name]
+        self._waiting = [call for call in self._waiting if call.done is not done]
+        if not done.done():
+            done.cancel()
 
     def _admit(self) -> None:
         """First come, first served; a call for other weights holds back those behind it."""
@@ -239,17 +318,21 @@ class Engine:
             self._waiting.pop(0)
             self._add(call)
 
-    def _add(self, call: _Call) -> None:
+    def _add(self, call: Call) -> None:
         if not call.requests:
             call.done.set_result([])
         for position, (tokens, params) in enumerate(call.requests):
             self._number += 1
             name = str(self._number)
             try:
-                added = self._llm.add_request(name, {"prompt_token_ids": tokens}, params)
+                added = self._llm.add_request(
+                    name, {"prompt_token_ids": tokens}, params, lora_request=call.adapter
+                )
             except ValueError as error:  # this request alone is bad (vLLM validates before adding)
                 self._owner[name] = (call, position)
                 self._finish(name, error)
+                if call.sink is not None:
+                    call.sink([(position, error)])
                 continue
             del added  # the engine appends a suffix of its own to ids; outputs carry ours
             self._owner[name] = (call, position)

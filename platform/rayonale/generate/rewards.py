@@ -53,14 +53,17 @@ def encoded(tokenizer: Any, requests: list[Request], limit: int) -> list[list[in
 
     found: list[list[int] | Completion] = []
     for request in requests:
-        assert request.response is not None
-        said = [{"role": "assistant", "content": request.response}]
-        try:
-            prompt, response = tokens.encode_example(tokenizer, request.messages, said)  # type: ignore[arg-type]
-        except ValueError as error:
-            found.append(Completion(error="bad_prompt", detail=str(error)))
-            continue
-        ids = [*prompt, *response]
+        if request.encoded is not None:
+            ids = list(request.encoded)
+        else:
+            assert request.response is not None
+            said = [{"role": "assistant", "content": request.response}]
+            try:
+                prompt, response = tokens.encode_example(tokenizer, request.messages, said)  # type: ignore[arg-type]
+            except ValueError as error:
+                found.append(Completion(error="bad_prompt", detail=str(error)))
+                continue
+            ids = [*prompt, *response]
         told = f"prompt and response of {len(ids)} tokens exceed max_model_len = {limit}"
         over = Completion(prompt_tokens=len(ids), error="over_long", detail=told)
         found.append(ids if len(ids) <= limit else over)

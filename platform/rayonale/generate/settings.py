@@ -92,6 +92,8 @@ class Request:
         messages: the conversation up to the assistant's turn.
         response: what the assistant said, for engines that give rewards.
         label: which of a reward model's labels is the reward; None: it has only one.
+        encoded: tokens of the whole conversation, in the place of both, for engines that give
+            rewards.
         seed: of this completion alone; None only where sampling is greedy.
         top_logprobs: most likely tokens to tell in the place of each generated one; 0 tells none.
         temperature: of this completion, in the place of the pass's.
@@ -103,6 +105,7 @@ class Request:
     temperature: float | None = None
     response: str | None = None
     label: int | None = None
+    encoded: tuple[int, ...] | None = None
 
     def sampled(self, sampling: Sampling) -> Sampling:
         """How this completion is drawn in a pass of that sampling."""

@@ -96,6 +96,39 @@ def registered_model_folder(ref: str, runs: str = "runs") -> str:
     return folder
 
 
+def promote(ref: str, alias: str, runs: str = "runs") -> tuple[int | None, int]:
+    """Let an alias name a version; what serves by that alias follows.
+
+    Args:
+        ref: `models:/name/version`, or `models:/name` for the newest version.
+
+    Returns:
+        The version that the alias named before (None for none), and the one it names now.
+
+    Raises:
+        ValueError: no such model or version, its folder is gone, or the alias is not a name.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from rayonale.lineage import tracking
+
+    client = tracking.client_of(tracking.default_uri(runs))
+    name = ref.removeprefix("models:/")
+    if ref.startswith("models:/") and "/" not in name and "@" not in name:
+        found = client.search_model_versions(f"name = '{name}'")
+        if not found:
+            raise ValueError(f"{ref}: no registered model of that name has a version")
+        ref = f"{ref}/{max(int(each.version) for each in found)}"
+    registered_model_folder(ref, runs)
+    version = version_of(ref, runs)
+    before = client.get_registered_model(version.name).aliases.get(alias)
+    try:
+        client.set_registered_model_alias(version.name, alias, version.version)
+    except MlflowException as error:
+        raise ValueError(f"alias {alias!r}: {error.message}") from error
+    return (None if before is None else int(before)), int(version.version)
+
+
 def version_of(ref: str, runs: str = "runs") -> Any:
     """The MLflow model version (or logged model) that a reference names; see above.
 

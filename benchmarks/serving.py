@@ -1,0 +1,181 @@
+"""Serving measured against peers in one run: ours, vLLM's own server, and ray.serve.llm.
+
+    python benchmarks/serving.py --out serving.json
+    python benchmarks/serving.py --sides ours vllm --clients 32
+
+One server at a time, the same model, settings, requests and cores; each is warmed up first. The
+load's client runs on the same cores. With `--rewards` also rewards, served against offline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import serving_load
+from rayonale import models
+from rayonale.serve import keys
+
+MAX_LEN, MAX_SEQS = 1_024, 64
+SIDES = ("ours", "vllm", "ray_serve_llm")
+_START_S = 300
+
+
+def ours(work: Path, model: str, port: int, oracle: str | None = None) -> list[str]:
+    """Command of our service; its deployment file is written to `work`."""
+    engine = {"max_model_len": MAX_LEN, "max_num_seqs": MAX_SEQS, "threads": 1, "kv_cache_gib": 1}
+    access = {"keys_file": str(work / "keys.txt")}
+    policy = {"name": "model", "model": model, "engine": engine}
+    limits = {"conversations": 1_000}
+    if oracle is None:
+        args: dict[str, Any] = {"policies": [policy], "access": access}
+        path = "serve.policies:app"
+    else:
+        scored = {"model": oracle, "engine": engine}
+        args = {"oracle": scored, "access": access, "limits": limits}
+        path = "serve.oracle:app"
+    applications = [{"name": "app", "import_path": path, "route_prefix": "/", "args": args}]
+    value = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": applications}
+    (work / "serve.yaml").write_text(yaml.safe_dump(value))
+    return [sys.executable, "jobs/serve_models.py", str(work / "serve.yaml")]
+
+
+def vllm(work: Path, model: str, port: int) -> list[str]:
+    """Command of vLLM's own server."""
+    return [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model),
+        *("--served-model-name", "model", "--dtype", "float32", "--enforce-eager"),
+        *("--max-model-len", str(MAX_LEN), "--max-num-seqs", str(MAX_SEQS)),
+        *("--host", "127.0.0.1", "--port", str(port), "--generation-config", "vllm"),
+        "--no-enable-log-requests",
+    ]
+
+
+def ray_serve_llm(work: Path, model: str, port: int) -> list[str]:
+    """Command of Ray Serve's stock application."""
+    script = work / "stock.py"
+    script.write_text(
+        f"""
+import time
+from ray import serve
+from ray.serve.llm import LLMConfig, build_openai_app
+config = LLMConfig(
+    model_loading_config={{"model_id": "model", "model_source": {model!r}}},
+    engine_kwargs=dict(dtype="float32", enforce_eager=True, max_model_len={MAX_LEN},
+                       max_num_seqs={MAX_SEQS}, generation_config="vllm"),
+    deployment_config=dict(num_replicas=1, max_ongoing_requests=256),
+    placement_group_config=dict(bundles=[dict(CPU=1)]),
+    runtime_env=dict(env_vars=dict(VLLM_CPU_KVCACHE_SPACE="1")),
+)
+serve.start(http_options=dict(host="127.0.0.1", port={port}))
+serve.run(build_openai_app(dict(llm_configs=[config])), name="stock", route_prefix="/")
+time.sleep(3600)
+"""
+    )
+    return [sys.executable, str(script)]
+
+
+COMMANDS = {"ours": ours, "vllm": vllm, "ray_serve_llm": ray_serve_llm}
+
+
+@contextmanager
+def server(command: list[str], work: Path, port: int, key: str) -> Iterator[float]:
+    """A running server; gives the seconds until it answered."""
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    begun = time.monotonic()
+    with (work / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            while not _answers(port, key):
+                if process.poll() is not None or time.monotonic() - begun > _START_S:
+                    told = (work / "server.log").read_text(errors="replace")[-3_000:]
+                    raise RuntimeError(f"{command[1:4]} did not start:\n{told}")
+                time.sleep(1)
+            yield time.monotonic() - begun
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(5)
+
+
+def _answers(port: int, key: str) -> bool:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models")
+    asked.add_header("authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            return bool(json.load(answer)["data"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def side(name: str, model: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One server under each load."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        work, port = Path(folder), arguments.port
+        key = keys.add(work / "keys.txt", "load")
+        with server(COMMANDS[name](work, model, port), work, port, key) as seconds:
+            loads = [(c, s) for s in (False, True) for c in arguments.clients]
+            for clients, stream in [(8, False), (8, True), *loads]:
+                requests = max(arguments.requests * clients // 32, 3 * clients)
+                measured = asyncio.run(
+                    serving_load.measure(
+                        f"http://127.0.0.1:{port}",
+                        "model",
+                        key,
+                        clients=clients,
+                        requests=min(requests, arguments.requests * 2),
+                        tokens=arguments.tokens,
+                        stream=stream,
+                    )
+                )
+                found.append({"side": name, "start_s": round(seconds), **measured.numbers()})
+                print(json.dumps(found[-1]), flush=True)
+    return found[2:]  # without the warm-up
+
+
+def main() -> None:
+    """Measure, print a line each, write all as JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64])
+    parser.add_argument("--requests", type=int, default=256, help="at 32 clients")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--model", default="tinyworld")
+    parser.add_argument("--port", type=int, default=8_321)
+    parser.add_argument("--rewards", metavar="MODEL", help="measure this reward model instead")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.rewards:
+        import serving_rewards
+
+        found = serving_rewards.measure(arguments.rewards, arguments.port)
+    else:
+        model = models.resolve(arguments.model)
+        found = [line for name in arguments.sides for line in side(name, model, arguments)]
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Puts an application together: the endpoint in front, an engine's deployment for each model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from rayonale.generate.settings import EngineOptions
+from rayonale.lineage import tracking
+from rayonale.serve import settings
+from rayonale.serve.oracle import OracleReplica
+from rayonale.serve.policy import PolicyReplica
+from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
+
+ORACLE = "oracle"  # the oracle's deployment in its application
+_DRAIN_S = 60.0  # a replica that is to go finishes its requests for at most so long
+
+
+def application(arguments: Mapping[str, Any]) -> Application:
+    """An application from its `args` in a deployment file.
+
+    Raises:
+        ValueError: an argument is wrong; the message names it.
+    """
+    service = Service.model_validate(dict(arguments))
+    registry = service.registry or tracking.default_uri()
+    policies = []
+    for policy in service.policies:
+        champion, challenger = _policy(policy.name, policy, registry), None
+        if policy.challenger is not None:
+            other = {"model": policy.challenger.model, "adapters": ()}
+            challenged = policy.model_copy(update=other)
+            challenger = _policy(f"{policy.name}-challenger", challenged, registry)
+        policies.append((policy, champion, challenger))
+    oracle = None
+    if isinstance(service.oracle, ServedOracle):
+        oracle = _options(service.oracle, OracleReplica, ORACLE).bind(service.oracle, registry)
+    endpoint: Any = serve.deployment(
+        name="endpoint",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=service.limits.in_flight + 64,  # those over the limit are told so
+        graceful_shutdown_timeout_s=_DRAIN_S,
+    )(serve.ingress()(Endpoint))
+    return endpoint.bind(service, policies, oracle)  # type: ignore[no-any-return]
+
+
+class Endpoint:
+    """What Ray Serve's HTTP proxies hand requests to."""
+
+    def __init__(self, service: Service, policies: list[Any], oracle: Any) -> None:
+        _log_to_stderr()
+        self._service, self._policies, self._oracle = service, policies, oracle
+        self._keeper: Any = None
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from rayonale.serve.api import build
+        from rayonale.serve.kept import Keeper
+        from rayonale.serve.routing import Router
+
+        found = None
+        if isinstance(self._service.oracle, ServedOracle):
+            found = (self._service.oracle.name, self._oracle)
+        elif isinstance(self._service.oracle, OracleApplication):
+            name = self._service.oracle.application
+            found = (ORACLE, serve.get_deployment_handle(ORACLE, app_name=name))
+        if self._service.sampled is not None:
+            self._keeper = Keeper(self._service.sampled)
+        return build(self._service, Router(self._policies, found), self._keeper)
+
+    def __del__(self) -> None:
+        if getattr(self, "_keeper", None) is not None:
+            self._keeper.write()
+
+
+def _policy(name: str, policy: Policy, registry: str) -> Any:
+    return _options(policy, PolicyReplica, name).bind(policy, registry)
+
+
+def _options(model: Deployed, replica: type, name: str) -> Any:
+    """A deployment with the model's replicas, devices and environment."""
+    options: dict[str, Any] = {
+        "name": name,
+        "ray_actor_options": _actor_options(model.engine),
+        "max_ongoing_requests": 4 * model.engine.max_num_seqs,
+        "graceful_shutdown_timeout_s": _DRAIN_S,
+        "health_check_period_s": 2,
+    }
+    if model.scale is None:
+        options["num_replicas"] = model.engine.replicas
+    else:
+        options["autoscaling_config"] = model.scale.model_dump()
+    return serve.deployment(**options)(replica)
+
+
+def _actor_options(engine: EngineOptions) -> dict[str, Any]:
+    """Resources and environment of a replica, as `generate/pool.py` gives them to engines."""
+    environment = {
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    if settings.on_gpu_cluster():
+        return {
+            "num_cpus": 1,
+            "num_gpus": engine.tensor_parallel_size,
+            "runtime_env": {"env_vars": environment},
+        }
+    threads = engine.threads or max(1, (os.cpu_count() or 1) // engine.replicas)
+    environment |= {"OMP_NUM_THREADS": str(threads), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    # On CPU replicas reserve no cores: they idle between requests.
+    return {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+
+
+def _log_to_stderr() -> None:
+    """The access log's lines are JSON and nothing else; they go where the process's errors go."""
+    access = logging.getLogger("rayonale.access")
+    access.setLevel(logging.INFO)
+    access.propagate = False
+    if not access.handlers:
+        access.addHandler(logging.StreamHandler())

@@ -1,0 +1,256 @@
+"""The deployment of a policy: conversations in, text out, by one engine in this process.
+
+The engine steps on a thread of its own (`generate/engine.py`); requests wait on this process's
+event loop. Text is decoded once a flush, not once a token, and a stream is flushed at most every
+`stream_interval_ms`, because each message costs as much as many tokens on its way to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from rayonale.data import tokens
+from rayonale.generate.engine import Call, Engine, EngineFailed
+from rayonale.serve import goal, sampling, served_model
+from rayonale.serve.following import Followed
+from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused
+from rayonale.serve.sampling import Part
+from rayonale.serve.served_model import ServedModel
+from rayonale.serve.settings import Policy
+
+log = logging.getLogger("rayonale")
+
+
+class Mailbox:
+    """Outputs on their way from the engine's thread to the loop: one wake-up a step, for all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._box: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._woken = False
+
+    def put(self, take: Callable[[Any], None], outputs: Any) -> None:
+        """Let the loop call `take(outputs)`; called on the engine's thread."""
+        self._box.append((take, outputs))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        self._woken = False  # first: what is put from here on wakes the loop again
+        while self._box:
+            take, outputs = self._box.popleft()
+            take(outputs)
+
+
+class PolicyReplica:
+    """One replica of a policy.
+
+    Args:
+        settings: of the policy (a challenger's with its model in place).
+        registry: MLflow's tracking URI.
+
+    Raises:
+        ValueError: the model cannot be found or loaded.
+    """
+
+    def __init__(self, settings: Policy, registry: str | None) -> None:
+        self._settings = settings
+        model = served_model.resolve(settings.model, registry)
+        self._tokenizers: dict[str, Any] = {}
+        self._goals: dict[str, goal.GoalRecord | None] = {}
+        self._prepare(model)
+        more: dict[str, Any] = {} if settings.pickled_weights else {"load_format": "safetensors"}
+        if settings.adapters:
+            more |= {"enable_lora": True, "max_loras": 4, "max_lora_rank": settings.max_lora_rank}
+        self._adapters = {
+            adapter.name: (number, sampling.adapter_folder(adapter.path, registry))
+            for number, adapter in enumerate(settings.adapters, 1)
+        }
+        self._engine = Engine(model.weights, settings.engine, more=more)
+        self._mailbox: Mailbox | None = None
+        self._warm_up(model)
+        self._followed = Followed(settings, registry, model, self._prepare, self._load)
+
+    def _warm_up(self, model: ServedModel) -> None:
+        """The first request of a process compiles and imports; no client should wait for it."""
+        ask = Ask("Hi", n=2, max_tokens=4, seed=0, logprobs=1, top_p=0.9)
+        ids = tokens.encode_text(self._tokenizers[model.fingerprint], "Hi")
+        for stream in (False, True):
+            params = self._params(ask, model, len(ids), stream)
+            self._engine.generate(model.weights, [(ids, each) for each in params])
+
+    def _prepare(self, model: ServedModel) -> None:
+        template = self._settings.engine.chat_template
+        self._tokenizers[model.fingerprint] = tokens.load_tokenizer(model.path, template)
+        self._goals[model.fingerprint] = goal.read_goal(model.path)
+
+    def _load(self, model: ServedModel) -> None:
+        self._engine.generate(model.weights, [])
+
+    def check_health(self) -> None:
+        """Ray Serve's question.
+
+        Raises:
+            EngineFailed: the engine broke.
+        """
+        if self._engine.failed:
+            raise EngineFailed(self._engine.failed)
+
+    async def about(self) -> About:
+        """What is served."""
+        model = self._followed.now
+        record = self._goals[model.fingerprint]
+        scale = record.scale if record else None
+        length = self._settings.engine.max_model_len
+        return About(model, length, scale, self._followed.held_back)
+
+    async def process(self) -> int:
+        """Id of this process."""
+        return os.getpid()
+
+    async def running(self) -> int:
+        """Samples that the engine draws now."""
+        return self._engine.running
+
+    async def prompt_tokens(self, ask: Ask) -> list[int]:
+        """Tokens that a request's prompt becomes."""
+        found = self._encoded(ask, self._followed.now)
+        if isinstance(found, Refused):
+            raise ValueError(found.message)
+        return found
+
+    async def generate(self, ask: Ask) -> Answer | Refused:
+        """Draw a request's samples."""
+        model = self._followed.now
+        ids = self._encoded(ask, model)
+        if isinstance(ids, Refused):
+            return ids
+        params = self._params(ask, model, len(ids), stream=False)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call = self._submit(ask, model, [(ids, each) for each in params])
+        _tell_when_done(call, done)
+        try:
+            await done
+        except asyncio.CancelledError:
+            self._engine.abort(call)
+            raise
+        tokenizer, pieces = self._tokenizers[model.fingerprint], []
+        for index, output in enumerate(self._outputs(call)):
+            if isinstance(output, Exception):
+                return Refused(400, "refused_by_engine", str(output)[:300])
+            part = Part(tokenizer, tokens.stop_token_ids(tokenizer), ask, index)
+            part.take(output)
+            pieces.append(part.flush())
+        return Answer(Begun(model, len(ids)), tuple(pieces))
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Begun | Refused | list[Piece]]:
+        """A request's samples as they come: first who answers, then lists of pieces."""
+        model = self._followed.now
+        ids = self._encoded(ask, model)
+        if isinstance(ids, Refused):
+            yield ids
+            return
+        yield Begun(model, len(ids))
+        tokenizer = self._tokenizers[model.fingerprint]
+        stop = tokens.stop_token_ids(tokenizer)
+        parts = [Part(tokenizer, stop, ask, index) for index in range(ask.n)]
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        if self._mailbox is None:
+            self._mailbox = Mailbox(loop)
+        put = self._mailbox.put
+
+        def take(outputs: list[tuple[int, Any]]) -> None:
+            for index, output in outputs:
+                parts[index].take(output)
+            came.set()
+
+        params = self._params(ask, model, len(ids), stream=True)
+        requests = [(ids, each) for each in params]
+        call = self._submit(ask, model, requests, lambda outputs: put(take, outputs))
+        call.done.add_done_callback(lambda _: loop.call_soon_threadsafe(came.set))
+        try:
+            while not all(part.told for part in parts):
+                await came.wait()
+                came.clear()
+                pieces = [part.flush() for part in parts if part.news]
+                if pieces:
+                    yield pieces
+                    await asyncio.sleep(self._settings.stream_interval_ms / 1_000)
+                elif call.done.done():
+                    self._outputs(call)
+                    return
+        finally:
+            self._engine.abort(call)
+
+    def _encoded(self, ask: Ask, model: ServedModel) -> list[int] | Refused:
+        tokenizer = self._tokenizers[model.fingerprint]
+        try:
+            if isinstance(ask.prompt, str):
+                ids = tokens.encode_text(tokenizer, ask.prompt)
+            else:
+                record = self._goals[model.fingerprint]
+                ids = tokens.encode_prompt(tokenizer, goal.told(record, ask.goal, ask.prompt))
+        except goal.GoalError as error:
+            return Refused(400, "invalid_goal", str(error), "goal")
+        except ValueError as error:
+            field = "prompt" if isinstance(ask.prompt, str) else "messages"
+            return Refused(400, "invalid_prompt", _without_text(error), field)
+        limit = self._settings.engine.max_model_len
+        wanted = ask.max_tokens or 1
+        if len(ids) + wanted > limit:
+            told = (
+                f"this model's context is {limit} tokens; the prompt has {len(ids)} and up to "
+                f"{wanted} were asked for"
+            )
+            return Refused(400, "context_length_exceeded", told, "messages")
+        return ids
+
+    def _params(self, ask: Ask, model: ServedModel, prompt: int, stream: bool) -> list[Any]:
+        stop = tokens.stop_token_ids(self._tokenizers[model.fingerprint])
+        room = self._settings.engine.max_model_len - prompt
+        return [sampling.params(ask, index, stop, room, stream) for index in range(ask.n)]
+
+    def _submit(self, ask: Ask, model: ServedModel, requests: Any, sink: Any = None) -> Call:
+        adapter = None
+        if ask.adapter is not None:
+            number, folder = self._adapters[ask.adapter]
+            adapter = sampling.lora_request(ask.adapter, number, folder)
+        try:
+            return self._engine.submit(model.weights, requests, sink, adapter)
+        except EngineFailed as error:
+            self._die(error)
+            raise
+
+    def _outputs(self, call: Call) -> list[Any]:
+        try:
+            return call.done.result()
+        except EngineFailed as error:
+            self._die(error)
+            raise
+
+    @staticmethod
+    def _die(error: Exception) -> None:
+        """A broken engine cannot be mended in its process; Ray Serve starts another replica."""
+        log.error("engine failed, this replica ends: %s", error)
+        os._exit(1)
+
+
+def _tell_when_done(call: Call, done: asyncio.Future[None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    call.done.add_done_callback(lambda _: loop.call_soon_threadsafe(tell))
+
+
+def _without_text(error: ValueError) -> str:
+    """An encoder's message without what it quotes of the conversation."""
+    return str(error).split(": [")[0][:300]

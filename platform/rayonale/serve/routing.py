@@ -1,0 +1,206 @@
+"""From a model's name to the deployment that answers, and once more when its replica died."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from rayonale.serve.errors import ApiError
+from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
+from rayonale.serve.settings import Policy
+
+log = logging.getLogger("rayonale")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a model's requests go.
+
+    Attributes:
+        policy: the model, or the one whose adapter it is.
+        handle: of the policy's deployment.
+        challenger: of the one that gets a share.
+        adapter: name of the adapter, if the model is one.
+    """
+
+    policy: Policy
+    handle: Any
+    challenger: Any = None
+    adapter: str | None = None
+
+
+class Router:
+    """The application's deployments by what requests call them.
+
+    Args:
+        policies: settings of each policy, its handle and its challenger's.
+        oracle: name and handle of the oracle; None when there is none.
+    """
+
+    def __init__(
+        self, policies: list[tuple[Policy, Any, Any]], oracle: tuple[str, Any] | None
+    ) -> None:
+        self.routes: dict[str, Route] = {}
+        for policy, handle, challenger in policies:
+            self.routes[policy.name] = Route(policy, handle, challenger)
+            if challenger is not None:  # to be asked for by name, too
+                self.routes[f"{policy.name}@challenger"] = Route(policy, challenger)
+            for adapter in policy.adapters:
+                self.routes[adapter.name] = Route(policy, handle, None, adapter.name)
+        self._oracle = oracle
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether rewards can be had here."""
+        return self._oracle is not None
+
+    @property
+    def oracle_name(self) -> str:
+        """What the oracle is called."""
+        return self._the_oracle()[0]
+
+    def route(self, model: str) -> Route:
+        """Where a model's requests go.
+
+        Raises:
+            ApiError: 404, no such model.
+        """
+        if model not in self.routes:
+            told = f"no model of that name; models: {', '.join(self.routes) or 'none'}"
+            raise ApiError(404, "model_not_found", told, "model")
+        return self.routes[model]
+
+    async def generate(self, route: Route, ask: Ask, user: str | None) -> Answer:
+        """A request's samples."""
+        handle = _chosen(route, user)
+        answer = await _once_more(lambda: handle.generate.remote(ask))
+        return _or_raise(answer)  # type: ignore[no-any-return]
+
+    async def stream(
+        self, route: Route, ask: Ask, user: str | None
+    ) -> AsyncIterator[Begun | list[Piece]]:
+        """A request's samples as they come; tried once more while nothing has come.
+
+        Raises:
+            ApiError: the request was refused, or the replica died in the middle.
+        """
+        handle = _chosen(route, user).options(stream=True)
+        for last in (False, True):
+            got_text = False
+            begun: Begun | None = None
+            try:
+                async with aclosing(_received(handle.stream.remote(ask))) as received:
+                    async for each in received:
+                        if isinstance(each, Begun):
+                            begun = each  # told with the first text: until then another may answer
+                            continue
+                        if begun is not None:
+                            yield _or_raise(begun)
+                            begun = None
+                        got_text = got_text or not isinstance(each, Refused)
+                        yield _or_raise(each)
+                if begun is None:
+                    return
+                raise _died()  # the engine ended it without a word
+            except RayActorError as error:
+                log.warning("a replica died under a stream (%s)", type(error).__name__)
+                if got_text or last:
+                    raise _died() from error
+            except BackPressureError as error:
+                raise _queue_full() from error
+            except DeploymentUnavailableError as error:
+                raise _unavailable() from error
+
+    async def score(self, conversations: list[list[Any]]) -> Scored:
+        """Rewards of conversations."""
+        handle = self._the_oracle()[1]
+        return _or_raise(await _once_more(lambda: handle.score.remote(conversations)))  # type: ignore[no-any-return]
+
+    async def score_rendered(self, texts: list[str]) -> Scored:
+        """Rewards of rendered conversations."""
+        handle = self._the_oracle()[1]
+        return _or_raise(await _once_more(lambda: handle.score_rendered.remote(texts)))  # type: ignore[no-any-return]
+
+    async def about(self) -> dict[str, About]:
+        """What each model is served by; challengers are called `<policy>@challenger`.
+
+        Raises:
+            ApiError: 503, one of them does not answer.
+        """
+        asked = {name: route.handle for name, route in self.routes.items()}
+        if self._oracle is not None:
+            asked[self._oracle[0]] = self._oracle[1]
+        found = await asyncio.gather(
+            *(_once_more(lambda handle=handle: handle.about.remote()) for handle in asked.values())
+        )
+        return dict(zip(asked, found, strict=True))
+
+    def _the_oracle(self) -> tuple[str, Any]:
+        if self._oracle is None:
+            raise ApiError(404, "no_oracle", "this service has no oracle: there are no rewards")
+        return self._oracle
+
+
+def _chosen(route: Route, user: str | None) -> Any:
+    """The policy's deployment or its challenger's; one user always goes the same way."""
+    if route.challenger is None:
+        return route.handle
+    assert route.policy.challenger is not None
+    drawn = random.random()
+    if user is not None:
+        digest = hashlib.sha256(f"{route.policy.name}\0{user}".encode()).digest()
+        drawn = int.from_bytes(digest[:8], "big") / 2**64
+    return route.challenger if drawn < route.policy.challenger.share else route.handle
+
+
+async def _received(response: Any) -> AsyncGenerator[Any, None]:
+    """What a streaming deployment sends; it is cancelled when nobody takes it any more."""
+    try:
+        async for each in response:
+            yield each
+    except (asyncio.CancelledError, GeneratorExit):
+        response.cancel()
+        raise
+
+
+async def _once_more(call: Any) -> Any:
+    """A call's result; when the replica dies under it, another one's."""
+    for last in (False, True):
+        try:
+            return await call()
+        except RayActorError as error:
+            log.warning("a replica died under a request (%s)", type(error).__name__)
+            if last:
+                raise _died() from error
+        except BackPressureError as error:
+            raise _queue_full() from error
+        except DeploymentUnavailableError as error:
+            raise _unavailable() from error
+    raise AssertionError("unreachable")
+
+
+def _or_raise(found: Any) -> Any:
+    if isinstance(found, Refused):
+        raise ApiError(found.status, found.code, found.message, found.param)
+    return found
+
+
+def _died() -> ApiError:
+    return ApiError(503, "replica_died", "the model's process died; try again")
+
+
+def _queue_full() -> ApiError:
+    return ApiError(429, "queue_full", "the model's queue is full; try again later")
+
+
+def _unavailable() -> ApiError:
+    return ApiError(503, "unavailable", "the model cannot be started; see the service's log")

@@ -1,0 +1,131 @@
+"""Starts the applications of a deployment file, here or on the cluster that runs this job."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rayonale import cluster
+from rayonale.serve.settings import Service
+
+log = logging.getLogger("rayonale")
+
+# Ray Serve's own switches, set before its processes start: requests of one process stay on one
+# event loop, and its request log is written in batches.
+_LEAN = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """Applications that run.
+
+    Attributes:
+        urls: where each answers, on this machine.
+        local: whether they end with this process.
+    """
+
+    urls: tuple[str, ...]
+    local: bool
+
+    def stop(self) -> None:
+        """End them; requests that are worked on are finished first."""
+        import ray
+        from ray import serve
+
+        serve.shutdown()
+        ray.shutdown()
+
+
+def read(file: str) -> dict[str, Any]:
+    """A deployment file, checked.
+
+    Raises:
+        ValueError: it is not of the layout of `serve deploy`, or an application's `args` are
+            wrong.
+    """
+    from ray.serve.schema import ServeDeploySchema
+
+    value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: expected a mapping with `applications`")
+    schema = ServeDeploySchema.model_validate(value)
+    open_to = (schema.http_options.host if schema.http_options else None) or "127.0.0.1"
+    for application in schema.applications:
+        service = Service.model_validate(application.args)
+        if service.access.open_on_loopback and not is_loopback(open_to):
+            raise ValueError(
+                f"{file}: application {application.name} has no keys and would listen on "
+                f"{open_to}; expected access.keys_file, or http_options.host: 127.0.0.1"
+            )
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can call that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Running:
+    """Start a deployment file's applications and wait until they answer.
+
+    Args:
+        port: in the place of the file's.
+        num_cpus: cores of a local Ray session.
+
+    Raises:
+        ValueError: the file is wrong.
+        RuntimeError: an application did not start.
+    """
+    value = read(file)
+    local = not os.environ.get("RAY_ADDRESS")
+    if local:
+        for name, setting in _LEAN.items():
+            os.environ.setdefault(name, setting)
+    cluster.connect(num_cpus)
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
+    if port is not None:
+        http["port"] = port
+    quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")  # we keep our own
+    serve.start(
+        proxy_location=value.get("proxy_location", "EveryNode"),
+        http_options=http,
+        logging_config=quiet,
+    )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    targets = [
+        serve.RunTarget(
+            _built(application),
+            name=application["name"],
+            route_prefix=application.get("route_prefix", "/"),
+            logging_config=quiet,
+        )
+        for application in value["applications"]
+    ]
+    serve.run_many(targets)  # together: engines take their time
+    base = f"http://{http['host']}:{http['port']}"
+    return Running(tuple(f"{base}{target.route_prefix}" for target in targets), local)
+
+
+def _built(application: Mapping[str, Any]) -> Any:
+    module, _, name = application["import_path"].partition(":")
+    return getattr(import_module(module), name)(application.get("args") or {})

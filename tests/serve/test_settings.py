@@ -1,0 +1,71 @@
+"""Deployment files: what is wrong is told before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from tests.conftest import REPOSITORY
+
+from rayonale.serve import running
+from rayonale.serve.settings import Service
+
+OPEN = {"open_on_loopback": True}
+POLICY = {"name": "p", "model": "tinyworld"}
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "configs/serve").glob("*.yaml")), ids=str)
+def test_deployment_files_are_valid(file: Path) -> None:
+    running.read(str(file))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"access": OPEN}, "nothing to serve"),
+        ({"policies": [POLICY]}, "access"),
+        ({"policies": [POLICY], "access": {}}, "expected keys"),
+        ({"policies": [POLICY], "access": OPEN | {"keys_file": "k"}}, "not both"),
+        ({"policies": [POLICY, POLICY], "access": OPEN}, "repeat"),
+        ({"policies": [POLICY | {"name": "a b"}], "access": OPEN}, "name"),
+        ({"policies": [POLICY | {"trust_remote_code": True}], "access": OPEN}, "trust_remote_code"),
+        (
+            {
+                "policies": [POLICY | {"scale": {"max_replicas": 2}, "engine": {"replicas": 2}}],
+                "access": OPEN,
+            },
+            "exclude each other",
+        ),
+        (
+            {
+                "policies": [POLICY | {"scale": {"min_replicas": 3, "max_replicas": 2}}],
+                "access": OPEN,
+            },
+            "min_replicas 3 > max_replicas 2",
+        ),
+        (
+            {"policies": [POLICY | {"challenger": {"model": "m", "share": 1.0}}], "access": OPEN},
+            "share",
+        ),
+    ],
+)
+def test_wrong_arguments_are_told(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Service.model_validate(args)
+
+
+def test_a_service_without_keys_listens_on_loopback_only(tmp_path: Path) -> None:
+    value = yaml.safe_load((REPOSITORY / "configs/serve/tinyworld.yaml").read_text())
+    file = tmp_path / "open.yaml"
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.com"):
+        value["http_options"]["host"] = host
+        file.write_text(yaml.safe_dump(value))
+        with pytest.raises(ValueError, match="has no keys and would listen on"):
+            running.read(str(file))
+    for host in ("127.0.0.1", "localhost", "::1"):
+        value["http_options"]["host"] = host
+        file.write_text(yaml.safe_dump(value))
+        running.read(str(file))
