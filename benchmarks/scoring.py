@@ -2,13 +2,15 @@
 
     python benchmarks/scoring.py                         # tokens/s, 2,048 tinyworld pairs
     python benchmarks/scoring.py --model PATH --rows 512
+    python benchmarks/scoring.py --pairs pairs.jsonl     # tokens/s, real pairs
     python benchmarks/scoring.py --agree pairs.jsonl     # the same rewards in every way, real pairs
 
 Both sides read the same conversations, already as text, on the same cores, one after the other in
 processes of their own, warmed up; the Transformers side sorts by length and pads each batch, which
-is its fastest way. The model is a sequence classifier; without `--model` an untrained reward head
-on the embedded base model. `--agree` compares, on the pairs of a file that `ingest` reads: the
-trainer's forward alone and packed, Transformers in padded batches, and vLLM.
+is its fastest way, and vLLM shares the prompt of a pair's responses. The model is a sequence
+classifier; without `--model` an untrained reward head on the embedded base model. `--agree`
+compares, on the pairs of a file that `ingest` reads: the trainer's forward alone and packed,
+Transformers in padded batches, and vLLM.
 """
 
 from __future__ import annotations
@@ -90,7 +92,10 @@ def measured(backend: str, spec: dict[str, Any]) -> dict[str, Any]:
     threads = spec["threads"]
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
-    options = EngineOptions(dtype=spec["dtype"], max_model_len=MAX_LEN, threads=threads)
+    options = EngineOptions(
+        dtype=spec["dtype"], max_model_len=MAX_LEN, threads=threads,
+        prefix_caching=False if spec.get("apart") else "auto",
+    )  # fmt: skip
     weights = Weights(spec["model"], "one")
     kind = RewardReplica if backend == "vllm" else TransformersReplica
     replica = kind(weights, options)
@@ -186,7 +191,10 @@ def speed(arguments: argparse.Namespace, work: Path) -> None:
         "model": model,
         "dtype": arguments.dtype,
         "threads": arguments.threads,
-        "conversations": conversations(arguments.rows),
+        "apart": arguments.no_prefix_caching,
+        "conversations": real_conversations(arguments.pairs, arguments.rows)
+        if arguments.pairs
+        else conversations(arguments.rows),
     }
     best: dict[str, dict[str, Any]] = {}
     for _ in range(arguments.repeats):  # taken in turns, the fastest of each counts
@@ -245,6 +253,8 @@ def main() -> None:
     parser.add_argument(
         "--agree", metavar="FILE", help="compare rewards on the pairs of a raw file"
     )
+    parser.add_argument("--pairs", metavar="FILE", help="measure on pairs of a raw file")
+    parser.add_argument("--no-prefix-caching", action="store_true", help="prompts are not shared")
     parser.add_argument("--rows", type=int, help="pairs (default 2,048; with --agree 512)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())

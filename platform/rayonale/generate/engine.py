@@ -107,7 +107,9 @@ def engine_arguments(
         "max_num_seqs": options.max_num_seqs,
         "enforce_eager": not gpu if options.enforce_eager == "auto" else options.enforce_eager,
         "enable_prefix_caching": (
-            gpu if options.prefix_caching == "auto" else options.prefix_caching
+            gpu or runner == "pooling"
+            if options.prefix_caching == "auto"
+            else options.prefix_caching
         ),
         "generation_config": "vllm",  # the model's own must not alter the sampling
         "disable_log_stats": True,

@@ -30,8 +30,9 @@ class EngineOptions(BaseModel):
             `gpu_memory_utilization` leaves, on CPU it is 1.
         gpu_memory_utilization: share of a GPU's memory to use (GPU only).
         enforce_eager: no graph compilation; `auto` is true on CPU, false on GPU.
-        prefix_caching: share the KV cache of equal prompt beginnings; `auto` is true on GPU. On
-            CPU it is off, so that a row's text cannot depend on what ran before it.
+        prefix_caching: share the KV cache of equal prompt beginnings; `auto` is true on GPU and for
+            rewards, where the responses of a row share their prompt. For text on CPU it is off, so
+            that a row's text cannot depend on what ran before it.
         chat_template: replaces the model's own (see `rayonale.data.tokens.load_tokenizer`).
         threads: CPU threads of a replica (default: the machine's cores shared among replicas).
         max_restarts: times that one replica is started again after dying.
