@@ -63,7 +63,7 @@ class PolicyReplica:
         self._settings = settings
         model = served_model.resolve(settings.model, registry)
         self._tokenizers: dict[str, Any] = {}
-        self._goals: dict[str, goal.GoalRecord | None] = {}
+        self._goals: dict[str, goal.GoalPrompt | None] = {}
         self._prepare(model)
         more: dict[str, Any] = {} if settings.pickled_weights else {"load_format": "safetensors"}
         if settings.adapters:
@@ -106,7 +106,7 @@ class PolicyReplica:
         """What is served."""
         model = self._followed.now
         record = self._goals[model.fingerprint]
-        scale = record.scale if record else None
+        scale = goal.scale_of(record) if record else None
         length = self._settings.engine.max_model_len
         return About(model, length, scale, self._followed.held_back)
 
