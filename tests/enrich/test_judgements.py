@@ -298,7 +298,6 @@ def test_real_judge_of_scores_and_pairs(
             "model": str(tinyworld_model), "pointwise": "tinyworld/judge_pointwise",
             "pairwise": "tinyworld/judge_pairwise", "show": [], "n": 3, "expected": True,
             "sampling": DRAWN.model_dump(), "in_driver": True,
-            "engine": {"max_model_len": 512, "kv_cache_gib": 0.25},
         }
     )  # fmt: skip
     result = run(context(tmp_path / "out", str(both), engines), settings)

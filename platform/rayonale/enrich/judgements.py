@@ -63,6 +63,7 @@ class JudgeSettings(GenerationSettings):
         limit: at most so many inputs, drawn with `limit_seed` from the splits; None takes all.
         skip: leave out so many of the inputs drawn first: a later round's share.
         max_unreadable: share of judgements that may be unreadable before the stage stops.
+        unit_rows: as in other stages, but fewer, for each row has `n` judgements.
     """
 
     splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
@@ -82,6 +83,7 @@ class JudgeSettings(GenerationSettings):
     limit_seed: int = 0
     skip: int = Field(default=0, ge=0)
     max_unreadable: float = Field(default=0.9, ge=0, le=1)
+    unit_rows: int = Field(default=16, ge=1)
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
 
     @model_validator(mode="after")

@@ -19,15 +19,13 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.data.left_out import counts, reject
 from rayonale.evaluate import agreement
+from rayonale.evaluate.judge_tables import OF_VERDICTS, Bias, measured
 from rayonale.evaluate.judge_verdicts import (
     Strategy,
     kind_of,
-    names_first,
-    names_longer,
     strategies_for,
     told_of,
 )
-from rayonale.evaluate.statistics import mean_interval
 from rayonale.records import REJECT, RejectKind
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageOutput, StageResult
 
@@ -46,11 +44,6 @@ ROWS = pa.schema(
         ("flipped", pa.bool_()),
     ]
 )
-POINTWISE = ("accuracy", "within_one", "mean_error", "pearson", "spearman", "kendall", "kappa",
-             "quadratic_kappa")  # fmt: skip
-# Measures of verdicts: a mean of several is taken to the nearest first.
-_OF_VERDICTS = ("accuracy", "kappa")
-PAIRWISE = ("tie_aware", "accuracy", "kappa")
 
 
 class JudgeAccuracySettings(Settings):
@@ -125,7 +118,7 @@ def judged(
     """(rows, rejects, table entries) of one judge stage; one row at a time is whole in memory."""
     rows: list[Row] = []
     rejects: list[Any] = []
-    bias = _Bias()
+    bias = Bias()
     for row in storage.read_rows(output.rows):
         if not row["judgements"]:
             rejects.append(reject(row, RejectKind.INVALID, "no_judgement", "no judgements"))
@@ -166,7 +159,7 @@ def judged(
         groups.setdefault((row["kind"], row["strategy"]), []).append(row)
     tables = [
         {"judge": output.name, "kind": kind, "strategy": strategy,
-         **measured(group, bias, kind, bias.unreadable[kind, strategy], settings)}
+         **measured(group, bias, kind, bias.unreadable[kind, strategy], settings.options)}
         for (kind, strategy), group in groups.items()
     ]  # fmt: skip
     return rows, rejects, tables
@@ -178,108 +171,6 @@ def category_of(row: Row, category: str | None) -> str | None:
         return None
     value = json.loads(row.get("metadata") or "{}").get(category)
     return None if value is None else str(value)
-
-
-def measured(
-    group: Sequence[Row], bias: _Bias, kind: str, unreadable: int, settings: JudgeAccuracySettings
-) -> Row:
-    """Measures of one judge, kind and strategy."""
-    told = [row["told"] for row in group]
-    label = [row["label"] for row in group]
-    whole = agreement.settled(np.array(told), kind != "pointwise")
-    measures = {
-        name: agreement.interval(
-            agreement.MEASURES[name], whole if name in _OF_VERDICTS else told, label,
-            **settings.options,
-        ).as_dict()
-        for name in (POINTWISE if kind == "pointwise" else PAIRWISE)
-    }  # fmt: skip
-    right = measures["tie_aware" if kind != "pointwise" else "accuracy"]["value"]
-    flips = [float(row["flipped"]) for row in group if row["flipped"] is not None]
-    categories = _by_category(group, kind, settings)
-    return {
-        "inputs": len(group) + unreadable,
-        "unreadable": unreadable,
-        "accuracy_all": right * len(group) / (len(group) + unreadable),
-        "measures": measures,
-        "errors": _histogram(group) if kind == "pointwise" else None,
-        "flip_rate": _share(flips, settings),
-        **bias.shares(kind, settings),
-        "by_category": categories,
-        "mean_of_categories": (
-            sum(each["value"] for each in categories) / len(categories) if categories else None
-        ),
-    }
-
-
-def _by_category(group: Sequence[Row], kind: str, settings: JudgeAccuracySettings) -> list[Row]:
-    found: dict[str, list[Row]] = {}
-    for row in group:
-        if row["category"] is not None:
-            found.setdefault(row["category"], []).append(row)
-    measure = agreement.accuracy if kind == "pointwise" else agreement.tie_aware
-    return [
-        {
-            "category": name,
-            **agreement.interval(
-                measure,
-                [row["told"] for row in rows],
-                [row["label"] for row in rows],
-                **settings.options,
-            ).as_dict(),
-        }
-        for name, rows in sorted(found.items())
-    ]
-
-
-def _histogram(group: Sequence[Row]) -> dict[str, int]:
-    """Score − label, to the nearest whole number → inputs."""
-    errors = Counter(round(row["told"] - row["label"]) for row in group)
-    return {str(error): errors[error] for error in range(-4, 5)}
-
-
-def _share(values: Sequence[float], settings: JudgeAccuracySettings) -> Row | None:
-    if not values:
-        return None
-    options = {key: settings.options[key] for key in ("level", "seed")}
-    return mean_interval(values, bounds=(0.0, 1.0), **options).as_dict()
-
-
-class _Bias:
-    """What does not depend on the strategy: parse failures, and what verdicts go with."""
-
-    def __init__(self) -> None:
-        self.judgements: Counter[str] = Counter()
-        self.reasons: dict[str, Counter[str]] = {}
-        self.first: dict[str, list[float]] = {}
-        self.longer: dict[str, list[float]] = {}
-        self.unreadable: Counter[tuple[str, str]] = Counter()
-
-    def see(self, row: Row) -> None:
-        """Take in an input: means over its judgements, as inputs are the unit of intervals."""
-        kind = kind_of(row["judgements"])
-        self.judgements[kind] += len(row["judgements"])
-        reasons = [each["reason"] for each in row["judgements"] if each["reason"]]
-        self.reasons.setdefault(kind, Counter()).update(reasons)
-        for found, values in (
-            (self.first, [names_first(each) for each in row["judgements"]]),
-            (self.longer, [names_longer(row, e["verdict"]) for e in row["judgements"]]),
-        ):
-            known = [value for value in values if value is not None]
-            if known and kind == "pairwise":
-                found.setdefault(kind, []).append(sum(known) / len(known))
-
-    def shares(self, kind: str, settings: JudgeAccuracySettings) -> Row:
-        """For a table's entry."""
-        reasons = self.reasons.get(kind, Counter())
-        return {
-            "judgements": self.judgements[kind],
-            "judgements_unreadable": reasons.total(),
-            "parse_failure_rate": reasons.total() / max(1, self.judgements[kind]),
-            "reasons": dict(reasons),
-            "first_share": _share(self.first.get(kind, []), settings),
-            "longer_share": _share(self.longer.get(kind, []), settings),
-        }
 
 
 def differences(
@@ -299,7 +190,7 @@ def differences(
     comparisons = mine[shared[0]]["kind"] != "pointwise"
     found: list[Row] = []
     for name in ("tie_aware",) if comparisons else ("accuracy", "pearson", "mean_error"):
-        values = [agreement.settled(t, comparisons) if name in _OF_VERDICTS else t for t in told]
+        values = [agreement.settled(t, comparisons) if name in OF_VERDICTS else t for t in told]
         apart = agreement.difference(
             agreement.MEASURES[name], values[0], values[1], label, **settings.options
         )
