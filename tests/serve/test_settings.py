@@ -47,6 +47,16 @@ def test_deployment_files_are_valid(file: Path) -> None:
             "min_replicas 3 > max_replicas 2",
         ),
         (
+            {
+                "policies": [
+                    POLICY
+                    | {"model": "models:/m@champion", "adapters": [{"name": "a", "path": "x"}]}
+                ],
+                "access": OPEN,
+            },
+            "name a version",
+        ),
+        (
             {"policies": [POLICY | {"challenger": {"model": "m", "share": 1.0}}], "access": OPEN},
             "share",
         ),

@@ -42,6 +42,7 @@ def application(arguments: Mapping[str, Any]) -> Application:
         oracle = _options(service.oracle, OracleReplica, ORACLE).bind(service.oracle, registry)
     endpoint: Any = serve.deployment(
         name="endpoint",
+        num_replicas=service.endpoints,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=service.limits.in_flight + 64,  # those over the limit are told so
         graceful_shutdown_timeout_s=_DRAIN_S,
