@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
-from rayonale.serve import settings
 from rayonale.serve.oracle import OracleReplica
 from rayonale.serve.policy import PolicyReplica
 from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
@@ -106,7 +106,7 @@ def _actor_options(engine: EngineOptions) -> dict[str, Any]:
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
-    if settings.on_gpu_cluster():
+    if ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0:
         return {
             "num_cpus": 1,
             "num_gpus": engine.tensor_parallel_size,

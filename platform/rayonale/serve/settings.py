@@ -225,13 +225,12 @@ class Service(Settings):
         names += [adapter.name for policy in self.policies for adapter in policy.adapters]
         if len(set(names)) != len(names):
             raise ValueError(f"names of policies and adapters repeat: {sorted(names)}")
+        # Deployments and models are told apart by these names.
+        taken = {"endpoint", "oracle", *(f"{p.name}-challenger" for p in self.policies)}
+        if isinstance(self.oracle, ServedOracle):
+            taken.add(self.oracle.name)
+        if found := sorted(taken & set(names)):
+            raise ValueError(f"policies and adapters cannot be called {', '.join(found)} here")
         if not self.policies and not isinstance(self.oracle, ServedOracle):
             raise ValueError("nothing to serve: expected policies, or an oracle with a model")
         return self
-
-
-def on_gpu_cluster() -> bool:
-    """Whether the cluster that the application is built on has GPUs."""
-    import ray
-
-    return ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
