@@ -49,3 +49,18 @@ def test_sampled_requests_are_ranked_lists_with_their_version(tmp_path: Path) ->
     assert first["scores"] is None and second["scores"] == [0.5]
     about = json.loads(first["metadata"])
     assert about["version"] == "a/2:00" and about["sampling"]["seed"] == 3
+
+
+def test_picks_are_read_as_preference_data(tmp_path: Path) -> None:
+    from rayonale.data.formats.trl_conversational import FORMAT
+
+    kept.write_pick(str(tmp_path), kept.picked_row(PICK, "alice"))
+    (raw,) = storage.read_rows(str(tmp_path))
+    assert FORMAT.matches(raw)
+    found = FORMAT.convert(raw)
+    assert [found[name][0]["content"] for name in ("prompt", "chosen", "rejected")] == [
+        "Name two birds.",
+        "robin, wren",
+        "robin, oak",
+    ]
+    assert found["score_chosen"] == 1.5 and found["score_rejected"] is None

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from tests.serve import models
 
 from rayonale.serve import served_model
@@ -39,7 +40,10 @@ def test_what_does_not_fit_is_told_before_the_engine_is_touched(
     assert "cut off" in str(served_model.fits(old, served_model.resolve(str(cut))))
     (cut / "model.safetensors").write_bytes(b"\xff" * 64)
     assert "cannot be read" in str(served_model.fits(old, served_model.resolve(str(cut))))
+    served_model.require_safetensors(str(cut))
     (cut / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="pickled_weights: true"):
+        served_model.require_safetensors(str(cut))
     assert "differ" in str(served_model.fits(old, served_model.resolve(str(cut))))
 
 

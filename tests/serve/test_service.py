@@ -234,6 +234,8 @@ def test_probes_are_open_and_the_schema_is_served(service: Called) -> None:
     bare = {"authorization": ""}
     assert service.http.get("/health", headers=bare).json() == {"status": "ok"}
     assert service.http.get("/ready", headers=bare).status_code == 200
+    assert service.http.get("/oracle/health", headers=bare).status_code == 200
+    assert service.http.get("/oracle/v1/models", headers=bare).status_code == 401
     schema = service.http.get("/openapi.json").json()
     assert {"/v1/chat/completions", "/v1/rewards", "/v1/preferences"} <= set(schema["paths"])
 

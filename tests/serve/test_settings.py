@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ def test_deployment_files_are_valid(file: Path) -> None:
     running.read(str(file))
 
 
+def test_the_documented_deployment_file_is_valid(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/serving.md").read_text()
+    (block,) = re.findall(r"^    applications:\n(?:    .*\n)+", text, re.MULTILINE)
+    (tmp_path / "file.yaml").write_text(textwrap.dedent(block))
+    read = running.read(str(tmp_path / "file.yaml"))
+    assert [each["name"] for each in read["applications"]] == ["policies", "oracle"]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -31,6 +41,10 @@ def test_deployment_files_are_valid(file: Path) -> None:
         ({"policies": [POLICY], "access": OPEN | {"keys_file": "k"}}, "not both"),
         ({"policies": [POLICY, POLICY], "access": OPEN}, "repeat"),
         ({"policies": [POLICY | {"name": "a b"}], "access": OPEN}, "name"),
+        (
+            {"policies": [POLICY | {"name": "endpoint"}], "access": OPEN},
+            "cannot be called",
+        ),
         ({"policies": [POLICY | {"trust_remote_code": True}], "access": OPEN}, "trust_remote_code"),
         (
             {
@@ -45,6 +59,16 @@ def test_deployment_files_are_valid(file: Path) -> None:
                 "access": OPEN,
             },
             "min_replicas 3 > max_replicas 2",
+        ),
+        (
+            {
+                "policies": [
+                    POLICY
+                    | {"model": "models:/m@champion", "adapters": [{"name": "a", "path": "x"}]}
+                ],
+                "access": OPEN,
+            },
+            "name a version",
         ),
         (
             {"policies": [POLICY | {"challenger": {"model": "m", "share": 1.0}}], "access": OPEN},

@@ -85,7 +85,7 @@ class Boundary:
                 message["headers"] = [*message.get("headers", []), *_headers(noted)]
             await send(message)
 
-        counted = scope["path"] not in OPEN
+        counted = _path(scope) not in OPEN
         try:
             self._let_in(scope, noted, counted)
             self._in_flight += counted
@@ -210,6 +210,12 @@ class Boundary:
         if noted.first_token_s is not None:
             self._metrics.first_token(noted.model, noted.first_token_s)
         self._metrics.tokens(noted.model, noted.prompt_tokens, noted.tokens)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the application's own prefix."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(prefix) or "/"
 
 
 def _headers(noted: Noted) -> list[tuple[bytes, bytes]]:

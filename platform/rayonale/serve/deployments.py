@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
-from rayonale.serve import settings
 from rayonale.serve.oracle import OracleReplica
 from rayonale.serve.policy import PolicyReplica
 from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
@@ -42,6 +42,7 @@ def application(arguments: Mapping[str, Any]) -> Application:
         oracle = _options(service.oracle, OracleReplica, ORACLE).bind(service.oracle, registry)
     endpoint: Any = serve.deployment(
         name="endpoint",
+        num_replicas=service.endpoints,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=service.limits.in_flight + 64,  # those over the limit are told so
         graceful_shutdown_timeout_s=_DRAIN_S,
@@ -105,7 +106,7 @@ def _actor_options(engine: EngineOptions) -> dict[str, Any]:
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
-    if settings.on_gpu_cluster():
+    if ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0:
         return {
             "num_cpus": 1,
             "num_gpus": engine.tensor_parallel_size,

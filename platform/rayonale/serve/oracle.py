@@ -56,6 +56,8 @@ class OracleReplica:
     def _open(self, model: ServedModel) -> tuple[Any, str]:
         source, vllm = source_of(model.path)
         weights, wanted = Weights(source, model.fingerprint), self._settings.backend
+        if not self._settings.pickled_weights:
+            served_model.require_safetensors(source)
         if wanted == "vllm" and not vllm:
             raise ValueError(f"{model.path}: vLLM cannot load it; expected backend: transformers")
         if wanted != "transformers" and vllm:

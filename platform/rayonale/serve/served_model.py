@@ -71,6 +71,19 @@ def resolve(ref: str, registry: str | None = None) -> ServedModel:
     return ServedModel(ref, path, version, models.fingerprint(path))
 
 
+def require_safetensors(path: str) -> None:
+    """Refuse weights that may run code when they are loaded.
+
+    Raises:
+        ValueError: the folder has no safetensors, or it is no folder (nothing is known of it).
+    """
+    if not any(Path(path).glob("*.safetensors")):
+        raise ValueError(
+            f"{path}: no *.safetensors here; expected a folder with them, or pickled_weights: true "
+            "for a model that you trust"
+        )
+
+
 def follows(ref: str) -> bool:
     """Whether the model behind a name can change: it is an alias."""
     return ref.startswith("models:/") and "@" in ref

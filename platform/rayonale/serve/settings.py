@@ -110,6 +110,15 @@ class Policy(Deployed):
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     stream_interval_ms: float = Field(default=50, ge=0)
 
+    @model_validator(mode="after")
+    def _adapters_stay_on_their_weights(self) -> Policy:
+        if self.adapters and self.model.startswith("models:/") and "@" in self.model:
+            raise ValueError(
+                f"adapters belong to one version's weights, and {self.model} may become another; "
+                "name a version (models:/name/3)"
+            )
+        return self
+
 
 class ServedOracle(Deployed):
     """A reward model.
@@ -198,6 +207,7 @@ class Service(Settings):
             `./runs` where the application is built.
         picks: folder or URI for the pairs picked on the page at `/`.
         sampled: keep a share of the requests.
+        endpoints: processes that take requests; `limits.in_flight` holds for each.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -207,6 +217,7 @@ class Service(Settings):
     registry: str | None = None
     picks: str | None = None
     sampled: Sampled | None = None
+    endpoints: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Service:
@@ -214,13 +225,12 @@ class Service(Settings):
         names += [adapter.name for policy in self.policies for adapter in policy.adapters]
         if len(set(names)) != len(names):
             raise ValueError(f"names of policies and adapters repeat: {sorted(names)}")
+        # Deployments and models are told apart by these names.
+        taken = {"endpoint", "oracle", *(f"{p.name}-challenger" for p in self.policies)}
+        if isinstance(self.oracle, ServedOracle):
+            taken.add(self.oracle.name)
+        if found := sorted(taken & set(names)):
+            raise ValueError(f"policies and adapters cannot be called {', '.join(found)} here")
         if not self.policies and not isinstance(self.oracle, ServedOracle):
             raise ValueError("nothing to serve: expected policies, or an oracle with a model")
         return self
-
-
-def on_gpu_cluster() -> bool:
-    """Whether the cluster that the application is built on has GPUs."""
-    import ray
-
-    return ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
