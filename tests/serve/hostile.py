@@ -8,6 +8,7 @@ import json
 from typing import Any, NamedTuple
 
 CHAT, TEXT, REWARDS = "/v1/chat/completions", "/v1/completions", "/v1/rewards"
+JUDGE = "/v1/judge"
 _USER = [{"role": "user", "content": "Hi"}]
 
 
@@ -25,6 +26,10 @@ class Hostile(NamedTuple):
 
 def _chat(**more: Any) -> dict[str, Any]:
     return {"model": "tinyworld", "messages": _USER, "max_tokens": 4, **more}
+
+
+def _judge(**more: Any) -> dict[str, Any]:
+    return {"model": "tinyworld", "messages": _USER, "responses": ["a"], "max_tokens": 4, **more}
 
 
 def _without(field: str) -> dict[str, Any]:
@@ -95,6 +100,12 @@ REQUESTS = [
     Hostile("unknown oracle", REWARDS, {"model": "x", "messages": [*_USER, {"role": "assistant", "content": "a"}]}, 404, "model_not_found"),
     Hostile("rendered text", "/get_reward", {"query": ["<|assistant|>x<|end|>"]}, 403, "rendered_text_off"),
     Hostile("a pick of one text", "/v1/preferences", {"messages": _USER, "chosen": {"content": "a", "model": "m"}, "rejected": {"content": "a", "model": "m"}}, 400, BAD),
+    Hostile("a judgement of three", JUDGE, _judge(responses=["a", "b", "c"]), 400, BAD),
+    Hostile("a judgement of nothing", JUDGE, _judge(responses=[]), 400, BAD),
+    Hostile("too many judgements", JUDGE, _judge(n=10_000, temperature=1.0), 400, "too_many_samples"),
+    Hostile("equal judgements", JUDGE, _judge(n=2), 400, BAD),
+    Hostile("a rubric of one score", JUDGE, _judge(rubric={"criteria": "x", "scores": {"1": "y"}}), 400, BAD),
+    Hostile("an order for one response", JUDGE, _judge(orders="ab"), 400, BAD),
     Hostile("unknown path", "/v1/admin", _chat(), 404, "not_found"),
     Hostile("path upwards", "/../../etc/passwd", None, 404, "not_found", None, "GET"),
     Hostile("wrong method", CHAT, None, 405, "method_not_allowed", None, "GET"),

@@ -22,6 +22,7 @@ from rayonale import storage
 from rayonale.data import tokens
 from rayonale.serve import keys
 from rayonale.serve.messages import Ask
+from rayonale.tinyworld import generate_pairs
 
 ENGINE = {"max_model_len": 1_024, "max_num_seqs": 32, "threads": 1, "kv_cache_gib": 0.25}
 BIRDS = [{"role": "user", "content": "Name two birds."}]
@@ -42,6 +43,10 @@ def service(
                 "model": "tinyworld",
                 "engine": ENGINE,
                 "adapters": [{"name": "tuned", "path": str(adapter)}],
+                "judge": {
+                    "pointwise": "tinyworld/judge_pointwise",
+                    "pairwise": "tinyworld/judge_pairwise",
+                },
             }
         ],
         "oracle": {"application": "oracle"},
@@ -66,6 +71,29 @@ def service(
     ]
     with served(folder, applications) as running:
         yield running
+
+
+def test_a_judge_gives_rationale_verdict_and_status(service: Called) -> None:
+    row = next(generate_pairs(1, seed=4))
+    asked = {
+        "model": "tinyworld",
+        "messages": [{"role": "user", "content": row["prompt"]}],
+        "max_tokens": 96,
+    }
+    one = service.post("/v1/judge", **asked, responses=[row["response_a"]])
+    assert [each["status"] for each in one["judgements"]] == ["ok"]
+    assert one["verdict"] in (1, 2, 3, 4, 5) and one["judgements"][0]["rationale"]
+    assert one["judgements"][0]["text"].endswith(f"[RESULT] {one['verdict']:g}")
+    both = [row["response_a"], row["response_b"]]
+    two = service.post("/v1/judge", **asked, responses=both)
+    assert [each["order"] for each in two["judgements"]] == ["ab", "ba"]
+    assert two["verdict"] in (1, 1.5, 2, None)
+    many = service.post("/v1/judge", **asked, responses=both[:1], n=4, temperature=1.0, seed=3)
+    assert [each["seed"] for each in many["judgements"]] == [3, 4, 5, 6]
+    code = service.post("/v1/judge", **asked, responses=["{{ 1/0 }}"], rubric="{{ 1/0 }}")
+    assert code["judgements"][0]["status"]  # a caller's text is no template
+    short = service.post("/v1/judge", **{**asked, "max_tokens": 2}, responses=both[:1])
+    assert short["verdict"] is None and short["judgements"][0]["reason"] == "cut_off"
 
 
 def test_openai_clients_are_answered(service: Called) -> None:

@@ -66,7 +66,7 @@ class JudgeTask:
         orders = self.wording.orders_of(row)
         texts = {order: self.wording.render(row, order) for order in orders}
         judged = [
-            self._judgement(each, texts[order], order, seed)
+            self.judgement(each, texts[order], order, seed)
             for (order, seed), each in zip(self._drawn(row, orders), completions, strict=True)
         ]
         shown = [{"order": order, "text": text} for order, text in texts.items()]
@@ -83,9 +83,10 @@ class JudgeTask:
             for i in range(self.n)
         ]
 
-    def _judgement(
+    def judgement(
         self, completion: Completion, prompt: str, order: str | None, seed: int | None
     ) -> Row:
+        """What a judge wrote, read: a row of `records.JUDGEMENT`."""
         choices = self.comparisons if is_pairwise(order) else self.scores
         ended = completion.finish_reason
         if self.json_schema:

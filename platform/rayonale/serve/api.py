@@ -1,4 +1,4 @@
-"""The endpoint: its paths and their schema. `/v1/judge` will be one more section in `build`."""
+"""The endpoint: its paths and their schema."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from rayonale.serve import kept
 from rayonale.serve.boundary import Boundary, Noted
 from rayonale.serve.chat import Completions
 from rayonale.serve.errors import ApiError, of_validation
+from rayonale.serve.judging import Judge
 from rayonale.serve.kept import Keeper
 from rayonale.serve.metrics import Metrics
 from rayonale.serve.protocol import (
     ChatRequest,
     CompletionRequest,
+    JudgeRequest,
     PickRequest,
     PoolingRequest,
     RemoteRewardRequest,
@@ -58,6 +60,7 @@ def build(service: Service, router: Router, keeper: Keeper | None) -> FastAPI:
     _models(app, router)
     if service.policies:
         _completions(app, Completions(router, service.limits, metrics, keeper))
+        _judge(app, Judge(router, service.limits))
         _page(app, service.picks)
     if router.has_oracle:
         rendered = isinstance(service.oracle, ServedOracle) and service.oracle.rendered_text
@@ -140,6 +143,13 @@ def _completions(app: FastAPI, completions: Completions) -> None:
     async def complete(request: CompletionRequest, noted: Note) -> Response:
         """Text that goes on from a text."""
         return await completions(request, noted)
+
+
+def _judge(app: FastAPI, judge: Judge) -> None:
+    @app.post("/v1/judge")
+    async def judged(request: JudgeRequest, noted: Note) -> Body:
+        """Rationale and verdict on a response, or on two."""
+        return await judge(request, noted)
 
 
 def _rewards(app: FastAPI, rewards: Rewards) -> None:

@@ -197,6 +197,50 @@ class RewardRequest(_Strict):
         return [self.messages] if self.messages is not None else list(self.conversations or [])
 
 
+class Rubric(_Strict):
+    """What is judged, and what each score means."""
+
+    criteria: _Text
+    scores: dict[Annotated[str, Field(pattern=r"^[0-9]{1,3}$")], _Text] = Field(
+        min_length=2, max_length=100
+    )
+
+
+class JudgeRequest(_Strict):
+    """`POST /v1/judge`: one response is scored, two are compared.
+
+    Attributes:
+        responses: to the conversation in `messages`.
+        rubric: text, or criteria and described scores.
+        orders: of two responses: compared in `both` orders, in one (`ab`), or each scored by
+            itself (`apart`).
+        n: judgements in each order.
+        temperature: 0 takes the judge's most likely words.
+    """
+
+    model: _Name
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1_000)
+    responses: list[_Text] = Field(min_length=1, max_length=2)
+    rubric: _Text | Rubric | None = None
+    reference: _Text | None = None
+    orders: Literal["both", "ab", "apart"] = "both"
+    n: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=512, ge=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**53)
+    user: _Name | None = None
+
+    @model_validator(mode="after")
+    def _fields_count(self) -> JudgeRequest:
+        if len(self.responses) == 1 and self.orders != "both":
+            raise ValueError(f"orders: {self.orders} has no effect on one response")
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError("n: at temperature 0 all judgements are the same; raise it or leave n")
+        if self.messages[-1].role == "assistant":
+            raise ValueError("messages: the last one is the assistant's; nothing is answered")
+        return self
+
+
 class ScoreRequest(_Strict):
     """`POST /v1/score`, vLLM's: the prompt as `text_1`, responses as `text_2`."""
 

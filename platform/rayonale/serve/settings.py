@@ -22,6 +22,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rayonale.evaluate.verdict_layouts import Layout
 from rayonale.generate.settings import EngineOptions
 from rayonale.stages import Settings
 
@@ -93,11 +94,30 @@ class Adapter(Settings):
     path: str = Field(min_length=1)
 
 
+class Judging(Settings):
+    """How a judge is asked: as in the `judge` stage that its training data comes from.
+
+    Attributes:
+        pointwise, pairwise: templates for one response and for two.
+        layout: how its judgements end.
+        best, halves: scores go from 1 to `best`; halves are read too.
+        ties: the pairwise template offers a tie.
+    """
+
+    pointwise: str = "judge_rubric"
+    pairwise: str = "judge_rubric_pairwise"
+    layout: Layout = "result"
+    best: int = Field(default=5, ge=2, le=100)
+    halves: bool = False
+    ties: bool = False
+
+
 class Policy(Deployed):
     """A policy.
 
     Attributes:
         name: what requests call it.
+        judge: answer `/v1/judge` with it, too.
         adapters: served beside it by the same engine; loaded when first asked for.
         max_lora_rank: largest rank among them.
         stream_interval_ms: a stream is sent what has come at most this often; the first token is
@@ -105,6 +125,7 @@ class Policy(Deployed):
     """
 
     name: str = Field(pattern=NAME)
+    judge: Judging | None = None
     challenger: Challenger | None = None
     adapters: tuple[Adapter, ...] = ()
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
