@@ -412,7 +412,7 @@ def test_nothing_to_read(tmp_path):
         ({"max_tokens": 5}, "need `model`"),
         ({"model": "tinyworld"}, "only count tokens"),
         ({"sources": [{"uri": "a", "weight": 1}, {"uri": "b"}]}, "on 1 of 2 sources"),
-        ({"sources": [{"uri": "a", "format": "hh"}]}, "unknown format 'hh'; choices: auto, hh_"),
+        ({"sources": [{"uri": "a", "format": "hh"}]}, "unknown format 'hh'; choices: auto, autoj"),
         ({"sources": [{"uri": "a", "wieght": 1}]}, "Extra inputs"),
         ({"splits": {"train": 1}}, "found 1.1, expected 1"),
     ],

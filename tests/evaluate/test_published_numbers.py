@@ -45,4 +45,4 @@ def test_the_samples_give_every_number(
     printed = capsys.readouterr().out
     assert status == 0, printed
     # gpt4_gamed alone: its penalty cannot be chosen by folds of rows that stand for others
-    assert "86 comparisons: 85 agree, 1 off for a known reason, 0 off" in printed
+    assert "96 comparisons: 95 agree, 1 off for a known reason, 0 off" in printed

@@ -90,10 +90,11 @@ def _by_policy(
     from rayonale.enrich.reference import ReferenceSettings
 
     read = outlook.reads.get("reference")
-    model = read.model if isinstance(read, Flow) else None
+    named = settings.reference.model if settings.reference else None
+    model = read.model if isinstance(read, Flow) else named
     if model is None:
         raise Unknown("the reference's model is not known")
-    options = ReferenceSettings(**settings.model_dump(exclude={"kind", "beta"}))
+    options = ReferenceSettings(**settings.model_dump(exclude={"kind", "beta", "reference"}))
     sizes = outlook.session.sizes.of(flow, model, settings.chat_template)
     tokens = 2 * flow.total * tree_tokens(sizes, flow, REFERENCED[row_type(flow)])
     rates = forward_rates(outlook, options, model, flow)
