@@ -23,6 +23,10 @@ class Page:
     def __init__(self, http: httpx.Client, session: str) -> None:
         self._http, self._session = http, session
 
+    def close(self) -> None:
+        """End the browser."""
+        self._http.delete(f"/session/{self._session}")
+
     def _post(self, path: str, **body: Any) -> Any:
         answer = self._http.post(f"/session/{self._session}{path}", json=body).json()
         assert not (isinstance(answer["value"], dict) and "error" in answer["value"]), answer
@@ -80,7 +84,11 @@ def opened() -> Iterator[Page]:
     with subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-                yield _session(http, chromium)
+                page = _session(http, chromium)
+                try:
+                    yield page
+                finally:
+                    page.close()  # chromedriver alone would leave the browser running
         finally:
             process.terminate()
 
