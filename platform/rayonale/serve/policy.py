@@ -1,8 +1,9 @@
 """The deployment of a policy: conversations in, text out, by one engine in this process.
 
 The engine steps on a thread of its own (`generate/engine.py`); requests wait on this process's
-event loop. Text is decoded once a flush, not once a token, and a stream is flushed at most every
-`stream_interval_ms`, because each message costs as much as many tokens on its way to the client.
+event loop. Text is decoded once a flush, not once a token. A stream is flushed at most every
+`stream_interval_ms`, with many streams less often: a message costs as much as many tokens on its
+way to the client.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class PolicyReplica:
         }
         self._engine = Engine(model.weights, settings.engine, more=more)
         self._mailbox: Mailbox | None = None
+        self._streams = 0
         self._warm_up(model)
         self._followed = Followed(settings, registry, model, self._prepare, self._load)
 
@@ -174,6 +176,7 @@ class PolicyReplica:
         requests = [(ids, each) for each in params]
         call = self._submit(ask, model, requests, lambda outputs: put(take, outputs))
         call.done.add_done_callback(lambda _: loop.call_soon_threadsafe(came.set))
+        self._streams += 1
         try:
             while not all(part.told for part in parts):
                 await came.wait()
@@ -181,12 +184,18 @@ class PolicyReplica:
                 pieces = [part.flush() for part in parts if part.news]
                 if pieces:
                     yield pieces
-                    await asyncio.sleep(self._settings.stream_interval_ms / 1_000)
+                    await asyncio.sleep(self._pause_ms() / 1_000)
                 elif call.done.done():
                     self._outputs(call)
                     return
         finally:
+            self._streams -= 1
             self._engine.abort(call)
+
+    def _pause_ms(self) -> float:
+        """Until a stream sends again: longer the more streams share what messages may cost."""
+        shared = self._settings.stream_message_ms * self._streams
+        return max(self._settings.stream_interval_ms, shared)
 
     def _encoded(self, ask: Ask, model: ServedModel) -> list[int] | Refused:
         tokenizer = self._tokenizers[model.fingerprint]

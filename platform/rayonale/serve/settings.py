@@ -122,6 +122,8 @@ class Policy(Deployed):
         max_lora_rank: largest rank among them.
         stream_interval_ms: a stream is sent what has come at most this often; the first token is
             sent at once.
+        stream_message_ms: what one such message may take of the service: with n streams each sends
+            at most every n times this.
     """
 
     name: str = Field(pattern=NAME)
@@ -130,6 +132,7 @@ class Policy(Deployed):
     adapters: tuple[Adapter, ...] = ()
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     stream_interval_ms: float = Field(default=50, ge=0)
+    stream_message_ms: float = Field(default=8, ge=0)
 
     @model_validator(mode="after")
     def _adapters_stay_on_their_weights(self) -> Policy:
