@@ -171,19 +171,17 @@ def reward_rates(
         return _values(manifest, metrics)
 
     sample = [row for row in rows if row.get("chosen") and row.get("rejected")][:_PROBED]
-    measure = None
-    if sample and is_here(model):
-        texts = [
-            {"id": f"{number}", "prompt": row["prompt"], "response": response_text(row[side])}
-            for number, (row, side) in enumerate(
-                (row, side) for row in sample for side in RESPONSES_OF["pair"]
-            )
-        ]
-        measure = lambda probes: probes.rewards(model, engine, backend, texts)  # noqa: E731
+    texts = [
+        {"id": f"{number}-{side}", "prompt": row["prompt"], "response": response_text(row[side])}
+        for number, row in enumerate(sample)
+        for side in RESPONSES_OF["pair"]
+    ]
     found = outlook.rates(
         {"component": "rewards", "model": key, "engine": options, "backend": backend},
         given=outlook.compute("forward", model, FORWARD_FLOPS, ENGINE_START_SECONDS, engine=True),
-        read=read, kind="score", measure=measure,
+        read=read, kind="score",
+        measure=(lambda probes: probes.rewards(model, engine, backend, texts))
+        if texts and is_here(model) else None,
     )  # fmt: skip
     if found is None:
         raise Unknown(outlook.no_rates(model))

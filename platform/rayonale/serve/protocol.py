@@ -201,7 +201,7 @@ class Rubric(_Strict):
     """What is judged, and what each score means."""
 
     criteria: _Text
-    scores: dict[Annotated[str, Field(pattern=r"^[0-9]{1,3}$")], _Text] = Field(
+    scores: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,2})$")], _Text] = Field(
         min_length=2, max_length=100
     )
 
