@@ -165,10 +165,9 @@ def scaling(bench: Bench) -> bool:
     shares = {}
     for stage in bench.arguments.zero_stages:
         two = steps_rate(group(bench, [2], "hh", zero_stage=stage, **options))
-        shares[stage] = two / ceiling
-        print(f"2 workers, ZeRO-{stage}: {two:.2f} pairs/s ({two / one:.2f} ×), {shares[stage]:.2f} "
-              f"of two alone, wanted ≥ {SCALING}: {verdict(shares[stage] >= SCALING)}",
-              flush=True)  # fmt: skip
+        shares[stage] = share = two / ceiling
+        print(f"2 workers, ZeRO-{stage}: {two:.2f} pairs/s ({two / one:.2f} ×), {share:.2f} of two "
+              f"alone, wanted ≥ {SCALING}: {verdict(share >= SCALING)}", flush=True)  # fmt: skip
     share = max(shares.values())
     rates, memory = {}, {}
     for rows in (1_000, 8_000):

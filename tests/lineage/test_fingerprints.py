@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,11 @@ def test_a_folder_is_its_names_and_contents(tmp_path: Path) -> None:
     assert fingerprints.of_folder(str(tmp_path / "a")) != before
     with pytest.raises(ValueError, match="no such file or folder"):
         fingerprints.of_folder(str(tmp_path / "b"))
+
+
+def test_code_is_parsed_by_several_threads() -> None:
+    """Stages beside each other take fingerprints at once; Python 3.11 cannot parse at once."""
+    module = next(Path(fingerprints.__file__).parents[1].rglob("stages.py"))
+    with ThreadPoolExecutor(4) as pool:
+        trees = list(pool.map(fingerprints.syntax_tree, [module] * 60))
+    assert len({ast.dump(tree) for tree in trees}) == 1

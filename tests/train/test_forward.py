@@ -1,11 +1,13 @@
 """The packed forward gives what each response would get alone; gradients do not depend on how
 rows fall onto micro-batches and workers."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from rayonale import losses, storage
-from rayonale.train import policy, scoring, tree_attention
+from rayonale.train import policy, read_positions, scoring, tree_attention
 from rayonale.train.attention import dense_mask
 from rayonale.train.batches import ALIGN, collate
 from rayonale.train.examples import Encoding, columns_of, encode
@@ -86,6 +88,37 @@ def test_head_in_chunks(model, examples, monkeypatch) -> None:
     (found,) = torch.autograd.grad(chunked.sum(), model.get_output_embeddings().weight)
     assert torch.allclose(whole, chunked, atol=1e-4)
     assert torch.allclose(wanted, found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_last_mlp_sees_what_is_read(micro_model: str, examples, checkpointing: bool) -> None:
+    """As many positions as are read, each once; values and gradients of a forward of all."""
+    model = load_model(micro_model, "float32", 2_048)
+    batch = collate(examples[:6], ALL)
+    seen: list[int] = []
+    mlp = read_positions.last_mlp(model.get_decoder())
+    assert mlp is model.model.layers[-1].mlp
+    mlp.gate_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0][..., 0].numel()))
+
+    def forward(policy: Policy) -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        found = policy(**batch.inputs("cpu"))
+        found.sum().backward()
+        return found, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    here = Policy(model)
+    found, gradient = forward(here)
+    read, everywhere = len(batch.predictor.unique()), batch.tokens.numel()
+    assert read < everywhere / 2
+    assert seen == ([everywhere, everywhere] if checkpointing else [read])
+    here.positions.only = lambda *given: nullcontext()
+    wanted, whole = forward(here)
+    assert seen[-1] == everywhere
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert (gradient - whole).norm() < 1e-5 * whole.norm()
 
 
 LOSSES = [

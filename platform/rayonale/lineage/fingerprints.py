@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import fsspec
 
 _CHUNK = 1 << 22  # bytes read at a time
+_PARSING = threading.Lock()
 
 # What runs stages, and cannot change what a stage computes: edits here void no figures. Modules
 # whose names end with `estimates` are left out, too: they tell what a stage will take.
@@ -125,12 +127,23 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     """
     file = _file_of(module)
     assert file is not None, module
-    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    tree = syntax_tree(file)
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     imported = tuple(sorted(set(_imports(tree, package))))
     for node in ast.walk(tree):
         _drop_docstring(node)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:32], imported
+
+
+def syntax_tree(file: Path) -> ast.Module:
+    """A source file, parsed.
+
+    One at a time: Python 3.11 counts the depth of all threads' trees in one place, and fails with a
+    SystemError where two are built at once, as by stages that run beside each other.
+    """
+    text = file.read_text(encoding="utf-8")
+    with _PARSING:
+        return ast.parse(text, str(file))
 
 
 def _drop_docstring(node: ast.AST) -> None:

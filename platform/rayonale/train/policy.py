@@ -6,6 +6,7 @@ of the vocabulary.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from rayonale.train import attention
 from rayonale.train.attention import Kernel
 from rayonale.train.batches import Batch
+from rayonale.train.read_positions import ReadPositions
 from rayonale.train.reward_head import RewardHead
 
 # Float32 logits of a micro-batch that are kept for the backward pass, in bytes; more are computed
@@ -38,6 +40,7 @@ class Policy(nn.Module):
         self.model = model
         self.head = head
         self.kernel = attention.kernel_of(model)
+        self.positions = ReadPositions(model.get_decoder())
 
     def forward(
         self,
@@ -57,12 +60,15 @@ class Policy(nn.Module):
         With a reward head and `last`, [2, S]: these, and the sequences' rewards.
         """
         decoder = self.model.get_decoder()
-        output = decoder(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=attention.mask(self.kernel, tree, segment),
-            use_cache=False,
-        )
+        # Layers that are computed again in the backward pass would not find the positions there.
+        again = getattr(self.model, "is_gradient_checkpointing", False)
+        with nullcontext() if again else self.positions.only(tokens, predictor, last):
+            output = decoder(
+                input_ids=tokens,
+                position_ids=positions,
+                attention_mask=attention.mask(self.kernel, tree, segment),
+                use_cache=False,
+            )
         states = output.last_hidden_state.flatten(0, 1)
         logprob = self._token_logprobs(states[predictor], target)  # of [N, H]
         sums = owners.float().index_add(0, owner, logprob)

@@ -16,7 +16,10 @@ from rayonale import models
 from rayonale.lineage import fingerprints
 from rayonale.train.shards import TokenRows
 
-_FORWARD = tuple(f"rayonale.train.{name}" for name in ("policy", "attention", "batches", "trees"))
+_FORWARD = tuple(
+    f"rayonale.train.{name}"
+    for name in ("policy", "read_positions", "attention", "batches", "trees")
+)
 
 
 def forward_fingerprint(model: str, dtype: str) -> str:
@@ -29,7 +32,7 @@ def _code(module: str) -> str:
     """A module's code without comments; found without importing it (and torch with it)."""
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
-    return ast.dump(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    return ast.dump(fingerprints.syntax_tree(Path(spec.origin)))
 
 
 def row_fingerprint(shared: str, tokens: str) -> str:
