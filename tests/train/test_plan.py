@@ -1,5 +1,7 @@
 """Which rows go where: order, global batches, micro-batches, learning rate."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,23 @@ def test_order_depends_on_seed_and_step_only() -> None:
     assert plan.global_batch(0) != make_plan(100, 8, epochs=1, max_steps=None, seed=2).global_batch(
         0
     )
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 5))
+def test_rows_of_a_group_stay_together(values: list[int], batch: int, step: int) -> None:
+    """Every row once an epoch, and each value's rows in one run of the epoch's order."""
+    plan = make_plan(len(values), batch, epochs=1, max_steps=None, seed=step, together=values)
+    order = [row for number in range(plan.steps) for row in plan.global_batch(number)]
+    assert sorted(order) == list(range(len(values)))
+    seen = [values[row] for row in order]
+    assert sum(a != b for a, b in pairwise(seen)) == len(set(values)) - 1
+
+
+def test_pairs_of_rows_share_a_batch() -> None:
+    plan = make_plan(40, 8, epochs=2, max_steps=None, seed=0, together=[n // 2 for n in range(40)])
+    batches = [plan.global_batch(step) for step in range(plan.steps)]
+    assert all({row ^ 1 for row in batch} == set(batch) for batch in batches)
+    assert batches[0] != batches[5]
 
 
 @given(

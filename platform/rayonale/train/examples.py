@@ -34,6 +34,7 @@ from rayonale.train.trees import (
 )
 
 REFERENCE = "reference_fingerprint"
+TOGETHER = "together"
 # Columns with a number for each response of a list.
 LIST_VALUES = ("scores", *(reference_column(name) for name in LISTS))
 # Columns with a number for each member of an ensemble of oracles, as many in all rows.
@@ -52,6 +53,7 @@ class Encoding:
         rationale: the rationale's prompt.
         seed: of the shuffled order of responses in the rationale's prompt.
         fingerprint: carry a hash of the tokens that stored reference log-probabilities hold for.
+        together: a column of texts to carry along: rows of equal ones stay together.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Encoding:
     rationale: RationalePrompt = field(default_factory=RationalePrompt)
     seed: int = 0
     fingerprint: bool = False
+    together: str | None = None
 
     def tokenizer(self) -> Any:
         """The tokenizer with its chat template."""
@@ -73,7 +76,8 @@ class Encoding:
         text = [name for name in responses_among(self.sequences) if name != "rationale"]
         if "rationale" in self.sequences:
             text = ["chosen", "rejected", "rationales"]
-        return ["id", "prompt", *text, *self.values]
+        named = [] if self.together is None else [self.together]
+        return ["id", "prompt", *text, *self.values, *named]
 
     def schema(self) -> pa.Schema:
         """Columns of a shard."""
@@ -92,6 +96,8 @@ class Encoding:
             fields += [("tokens", pa.string())]
         if REFERENCE in self.values:
             fields += [(REFERENCE, pa.string())]
+        if self.together is not None:
+            fields += [(TOGETHER, pa.string())]
         return pa.schema(fields)
 
 
@@ -144,6 +150,9 @@ def encode(
             return None, reject(row, RejectKind.INVALID, "lists_differ", why)
     if encoding.fingerprint:
         found["tokens"] = tokens_hash(found)
+    if encoding.together is not None:
+        value = row[encoding.together]
+        found[TOGETHER] = row["id"] if value is None else str(value)
     return found, None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,15 @@ class Plan:
         batch: rows of a global batch; the last one of an epoch may be smaller.
         steps: optimiser steps in all.
         seed: of the order.
+        groups: row numbers of each group, which stay next to one another in every order (so in one
+            batch, unless its edge falls between them); None: every row is its own.
     """
 
     rows: int
     batch: int
     steps: int
     seed: int
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -39,17 +42,35 @@ class Plan:
     def global_batch(self, step: int) -> list[int]:
         """Row numbers of a step (0-based), in the seeded order of its epoch."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        count = self.rows if self.groups is None else len(self.groups)
+        order = np.random.default_rng([self.seed, epoch]).permutation(count)
+        if self.groups is not None:
+            order = np.concatenate([self.groups[number] for number in order])
         return [int(row) for row in order[within * self.batch : (within + 1) * self.batch]]
 
 
 def make_plan(
-    rows: int, batch: int, *, epochs: float | None, max_steps: int | None, seed: int
+    rows: int,
+    batch: int,
+    *,
+    epochs: float | None,
+    max_steps: int | None,
+    seed: int,
+    together: Sequence[Hashable] | None = None,
 ) -> Plan:
-    """A plan from either a number of epochs (may be fractional) or of steps."""
+    """A plan from either a number of epochs (may be fractional) or of steps.
+
+    Args:
+        together: a value for each row; rows of equal values make a group.
+    """
     per_epoch = math.ceil(rows / batch)
     steps = max_steps if max_steps is not None else max(1, round((epochs or 1) * per_epoch))
-    return Plan(rows, batch, steps, seed)
+    if together is None:
+        return Plan(rows, batch, steps, seed)
+    groups: dict[Hashable, list[int]] = {}
+    for row, value in zip(range(rows), together, strict=True):
+        groups.setdefault(value, []).append(row)
+    return Plan(rows, batch, steps, seed, tuple(map(tuple, groups.values())))
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,9 @@ class TrainSettings(Settings):
         max_failures: how often Ray Train restarts from the last checkpoint.
         seeds: of the data order; several give `model-seed<k>/` each, and `model/` is the one
             with the lowest validation loss.
+        together: a column; rows with the same value come in the same batch (but for those at its
+            edge). `original_id` keeps both goals of a relabelled pair together, so that what they
+            want alike, which cancels, does not push the policy to and fro.
         validate_every: steps between validations; None validates at the end of each epoch.
         select: export the weights with the lowest validation loss, or the last ones.
         checkpoint_every, checkpoint_minutes: whichever comes first.
@@ -166,6 +169,7 @@ class TrainSettings(Settings):
     max_failures: int = Field(default=3, ge=0)
 
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    together: str | None = None
     validate_every: int | None = Field(default=None, gt=0)
     select: Literal["best", "last"] = "best"
     checkpoint_every: int | None = Field(default=None, gt=0)

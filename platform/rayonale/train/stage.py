@@ -137,6 +137,7 @@ def encoding_of(settings: TrainSettings, start: str, rationale: RationalePrompt)
         rationale=rationale,
         seed=settings.seeds[0],
         fingerprint=loss.reference,
+        together=settings.together,
     )
 
 
@@ -157,6 +158,11 @@ def require_columns(context: StageContext, settings: TrainSettings) -> None:
     if "rationale" in loss.sequences:
         needed["rationales"] = "rationales"
     needed |= {name: ADDED_BY.get(name, "judgements or ingest") for name in loss.values}
+    if settings.together is not None and settings.together not in present:
+        raise ValueError(
+            f"stages.{context.name}.together: no column {settings.together!r} in {context.rows()}; "
+            f"found: {', '.join(present)}"
+        )
     missing = [
         f"{name} (a {stage} stage adds it)" for name, stage in needed.items() if name not in present
     ]

@@ -146,6 +146,7 @@ def work(job: Job, host: Host) -> None:
         FloatingPointError: the loss or its gradient is not finite.
     """
     from rayonale.train import adapters, attention, batches, engine, loop, reward_head
+    from rayonale.train.examples import TOGETHER
     from rayonale.train.plan import make_plan
     from rayonale.train.policy import Policy, check_forward, load_model
     from rayonale.train.shards import TokenRows
@@ -165,6 +166,7 @@ def work(job: Job, host: Host) -> None:
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         seed=job.seed,
+        together=None if settings.together is None else rows.column(TOGETHER),
     )
     kernel = attention.choose(settings.attention, device.type)
     quantised = adapters.quantisation(settings.lora, device)
