@@ -35,7 +35,7 @@ def test_the_texts() -> None:
         told.sentence(8.0)
         == "Aim at an overall score of 8 on a scale from 1 (poor) to 10 (excellent)."
     )
-    assert [told.told(score) for score in (8.04, 7.25, 10.0, -0.04)] == ["8", "7.2", "10", "0"]
+    assert [told.told(score) for score in (8.04, 7.25, 10.0, -0.04)] == ["8", "7.3", "10", "0"]
     assert GoalPrompt(**ATTRIBUTES).sentence({"order": 1.0, "tone": 4.5}) == (
         "Aim at these scores, each on a scale from 1 (poor) to 5 (excellent):\n"
         "- tone: 4.5\n- order: 1"
@@ -184,3 +184,12 @@ def test_the_harness_tells_it_in_the_system_message(model: str) -> None:
     goal_prompt.save(GoalPrompt(**(OVERALL | {"place": "user"})), model)
     with pytest.raises(ValueError, match="in the user's turn, where the harness cannot put it"):
         system_message(model, chat)
+
+
+@pytest.mark.parametrize(
+    ("score", "digits", "wanted"),
+    [(7.5, 0, 8.0), (8.5, 0, 9.0), (8.49, 0, 8.0), (-0.4, 0, 0.0), (0.15, 1, 0.2), (9.95, 1, 10.0)],
+)
+def test_halves_are_rounded_up(score: float, digits: int, wanted: float) -> None:
+    """With `round` 7.5, 8 and 8.5 would all be told as 8, and 9 alone as 9."""
+    assert goal_prompt.rounded(score, digits) == wanted

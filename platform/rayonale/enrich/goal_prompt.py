@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,16 @@ ATTRIBUTES = "goal_attributes"
 
 # What is asked for: an overall score, or a score of each attribute.
 Goal = float | dict[str, float]
+
+
+def rounded(score: float, digits: int) -> float:
+    """To so many decimals, halves upwards as grades are rounded.
+
+    Python's `round` takes halves to the even neighbour: with scores in halves 8 would stand for
+    three of them (7.5, 8, 8.5) and 9 for one.
+    """
+    step = Decimal(1).scaleb(-digits)
+    return float(Decimal(repr(float(score))).quantize(step, ROUND_HALF_UP)) + 0.0
 
 
 class GoalPrompt(BaseModel):
@@ -76,7 +87,7 @@ class GoalPrompt(BaseModel):
 
     def told(self, score: float) -> str:
         """A score as it is written: rounded to `digits`, whole numbers without ".0"."""
-        return f"{round(score, self.digits) + 0.0:g}"
+        return f"{rounded(score, self.digits):g}"
 
     def sentence(self, goal: Goal) -> str:
         """The sentence for a goal."""

@@ -56,7 +56,7 @@ class RelabelSettings(Settings):
         map: how scores come onto the scale; see `goal_scores.py`.
         from_scale: of the scores, for a linear map; without it the least and greatest found.
         per: what is mapped as one: all rows, or the rows of each prompt.
-        digits: decimals of a goal.
+        digits: decimals of a goal; halves are rounded up.
         share: of each split's rows, the first ones in order; 0.5 with both goals is half-RA.
             Validation and test rows are all taken.
         filter_high: leave out what has a rejected response with at least this score (as a goal).
@@ -249,9 +249,12 @@ class Relabeller:
         pair = swapped(row) if side == "rejected" else row
         # What was told can be told again: goals are stored as they are written.
         if isinstance(goal, dict):
-            goal = {name: round(score, self.settings.digits) for name, score in goal.items()}
+            goal = {
+                name: goal_prompt.rounded(score, self.settings.digits)
+                for name, score in goal.items()
+            }
         else:
-            goal = round(goal, self.settings.digits)
+            goal = goal_prompt.rounded(goal, self.settings.digits)
         return {
             **pair,
             "id": ids.key_of(f"{row['id']} goal {side}").hex(),
