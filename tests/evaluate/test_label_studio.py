@@ -160,8 +160,7 @@ def _answer(page: browser.Page, told: Said) -> None:
     for choice in (told.preference, *told.reasons):
         page.press(f"//label[.//input[@name='{choice}']]")
     if told.comment:
-        page.write("//textarea[@name='comment']", told.comment)
-        page.press("//button[@data-testid='textarea-add-button']")
+        page.write("//textarea[@name='comment']", told.comment)  # and not the button "Add"
     page.press("//button[@name='submit']")
 
 
