@@ -76,6 +76,21 @@ def test_what_does_not_pass_is_an_error_of_its_row_alone(server: Server) -> None
     assert client.usage.requests == 6
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"error": {"message": "too long", "code": "context_length_exceeded"}},
+        {"error": {"message": "This model's maximum context length is 16 tokens."}},
+    ],
+)
+def test_a_prompt_too_long_for_the_endpoint_is_that_limit(server: Server, told: Any) -> None:
+    """The reason that an engine here would give, so that a row's reject does not depend on it."""
+    server.script = lambda number, body: (400, told, {})
+    client = EndpointClient(options(server))
+    assert ask(client, "q")[0].error == "over_long"
+    assert client.usage.requests == 1
+
+
 def test_an_endpoint_that_is_not_there(server: Server) -> None:
     gone = options(server, url="http://127.0.0.1:9/v1", retries=1)
     assert "ConnectError" in ask(EndpointClient(gone), "q")[0].detail

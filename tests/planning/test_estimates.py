@@ -312,3 +312,116 @@ def test_lengths_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
     found = estimate(tmp_path, "train", {"loss": "sft"}, {"rows": Flow(rows={"train": 9.0})})
     assert found.seconds is None
     assert "tokens of prompt are not known" in found.missing
+
+
+def judged_inputs(size: int, *responses: str) -> list[dict[str, Any]]:
+    """Inputs of a judge with a judgement of their own of 12 characters and a score of 3."""
+    given = {"text": "ok [RESULT] 3", "rationale": "ok", "verdict": 3.0, "order": None}
+    return [
+        {"id": str(n), "split": "train", "label": 3.0, "rubric": None, "reference": None,
+         "prompt": [{"role": "user", "content": "Name two birds."}],
+         "responses": [[{"role": "assistant", "content": text}] for text in responses],
+         "judgements": [given]}
+        for n in range(size)
+    ]  # fmt: skip
+
+
+def test_judging(tmp_path: Path) -> None:
+    """Of 100 rows 30 are wanted; 30 · 2 orders · 5 judgements of 20 tokens: 6,000 tokens, 12 s."""
+    flow = Flow(rows={"train": 80.0, "test": 20.0}, sample=judged_inputs(4, "owl", "oak"))
+    settings = {"limit": 30, "n": 5, "sampling": {"temperature": 1.0, "max_tokens": 64}}
+    found = estimate(tmp_path, "judge", settings, {"rows": flow}, it__tokens=20)
+    assert found.tokens["generated"] == 6_000
+    assert found.parts == {"engine start": 30, "pass": 0, "generation": 12, "rows": 0}
+    assert (found.rows_in, found.rows_out) == (30, 30)
+    assert found.flow.rows == {"train": pytest.approx(24), "test": pytest.approx(6)}
+    assert found.flow.tokens["judgement"] == 20
+    one = estimate(tmp_path, "judge", {**settings, "orders": "shuffled"}, {"rows": flow})
+    # nobody tells how long judgements are: as long as those of the data
+    assert one.tokens["generated"] < 30 * 5 * 20 and "as those of the data" in str(one.basis)
+    rest = estimate(tmp_path, "judge", {**settings, "skip": 90}, {"rows": flow})
+    assert rest.rows_in == 10
+    assert "no rows" in estimate(tmp_path, "judge", {"skip": 100}, {"rows": flow}).missing
+
+
+def test_an_api_judge_of_inputs_costs_what_its_prices_say(tmp_path: Path) -> None:
+    """100 rows, a judgement each of 10 tokens at 20 a million; 60 a minute, so 100 s."""
+    endpoint = {"url": "http://x", "served_model": "m", "output_price": 20.0, "concurrency": 50,
+                "requests_per_minute": 60}  # fmt: skip
+    flow = Flow(rows={"test": 100.0}, sample=judged_inputs(4, "owl"))
+    found = estimate(tmp_path, "judge", {"endpoint": endpoint}, {"rows": flow}, it__tokens=10)
+    assert found.money == pytest.approx(100 * 10 * 20 / 1e6)
+    assert found.parts == {"answers": pytest.approx(100)}
+    assert found.gpus == 0
+
+
+def test_pairs_are_made_of_the_judgements_that_are_there(tmp_path: Path) -> None:
+    """Verdicts 3, 3, 1 of a label of 3: 2 pairs an input; where none are there, 4 assumed."""
+    rows = judged_inputs(4, "owl")
+    for row in rows:
+        told = [{**row["judgements"][0], "verdict": v, "text": f"{i} [RESULT] {v:g}"}
+                for i, v in enumerate((3.0, 3.0, 1.0))]  # fmt: skip
+        row |= {"judgements": told, "judge_prompts": [{"order": None, "text": "Judge."}]}
+    judged = Flow(rows={"train": 100.0}, sample=rows)
+    unknown = Flow(rows={"train": 10.0}, tokens={"judge_prompt": 50.0, "judgement": 20.0})
+    found = estimate(tmp_path, "curate", {}, {"rows": [judged, unknown]})
+    assert found.rows_out == 100 * 2 + 10 * 4 and len(found.flow.sample) == 8
+    assert estimate(tmp_path, "curate", {"limit": 11}, {"rows": [judged, unknown]}).rows_in == 11
+    alone = estimate(tmp_path, "curate", {}, {"rows": [unknown]})
+    assert alone.flow.tokens == {"prompt": 50, "chosen": 20, "rejected": 20}
+    assert "assumed" in alone.basis[0]
+    examples = estimate(tmp_path, "judgement_examples", {"show": []}, {"rows": judged})
+    assert examples.rows_out == 100 and examples.flow.sample[0]["chosen"]
+
+
+def test_judgements_are_judged(tmp_path: Path) -> None:
+    """A rating of each of 3 readable judgements of 100 rows; picks need two good ones."""
+    rows = judged_inputs(4, "owl")
+    for row in rows:
+        row["judgements"] = [{**row["judgements"][0], "rationale": f"r{i}"} for i in range(3)]
+    flow = Flow(rows={"train": 100.0}, sample=rows)
+    rated = estimate(tmp_path, "judge_judgements", {}, {"rows": flow}, it__tokens=7)
+    assert rated.tokens["generated"] == 300 * 7
+    picked = estimate(tmp_path, "judge_judgements", {"ask": "pick"}, {"rows": flow}, it__tokens=7)
+    assert picked.tokens["generated"] == 100 * 7
+    assert (
+        "no judgements yet"
+        in estimate(tmp_path, "judge_judgements", {}, {"rows": Flow(rows={"train": 100.0})}).missing
+    )
+
+
+def test_accuracy_resamples_every_input(tmp_path: Path) -> None:
+    """500 inputs of two judges, two verdicts each, drawn 2,000 times: 2·10⁶ rows at 10⁶/s."""
+    flows = [Flow(rows={"test": 300.0}), Flow(rows={"test": 200.0})]
+    settings = {"strategies": ["first", "vote"], "resamples": 2_000}
+    found = estimate(tmp_path, "judge_accuracy", settings, {"judgements": flows})
+    assert (found.rows_in, found.rows_out, found.seconds) == (500, 1_000, 2)
+
+
+def test_merging_moves_weights(tmp_path: Path) -> None:
+    """Two models of 8·10⁹ parameters read and one written, 2 bytes each: 48 GB at 200 MB/s."""
+    model = Flow(model="org/Llama-8B")
+    found = estimate(tmp_path, "merge", {}, {"models": [model, model]})
+    assert found.seconds == pytest.approx(240)
+    assert found.bytes == pytest.approx(16e9) and found.flow.model == "org/Llama-8B"
+
+
+def test_judged_data_that_is_not_here_is_told(tmp_path: Path) -> None:
+    """Two responses of 50 tokens to a prompt of 20, judgements of 30; both orders of 100 rows."""
+    told = {"it__rows": 100, "it__prompt_tokens": 20, "it__response_tokens": 50,
+            "it__responses": 2, "it__judgement_tokens": 30}  # fmt: skip
+    source = {"uri": "hf:org/judged", "format": "preference_collection"}
+    ingest = {"sources": [source], "splits": {"train": 1.0, "validation": 0.0, "test": 0.0}}
+    asked = estimate(tmp_path, "ingest", ingest, {})
+    assert all(name.replace("__", ".") in asked.missing for name in told)
+    flow = estimate(tmp_path, "ingest", ingest, {}, **told).flow
+    template = len(prompts.source("judge_rubric_pairwise")) / CHARS_PER_TOKEN + TURN_TOKENS
+    judged = estimate(tmp_path, "judge", {}, {"rows": flow})
+    assert judged.tokens["generated"] == 200 * 30
+    assert judged.tokens["prompt"] == pytest.approx(200 * (template + 20 + 2 * 50))
+    examples = estimate(tmp_path, "judgement_examples", {}, {"rows": flow})
+    assert examples.flow.tokens == {"prompt": pytest.approx(template + 120), "chosen": 30}
+    bare = estimate(tmp_path, "judgement_examples", {"rationale": False}, {"rows": flow})
+    assert bare.flow.tokens["chosen"] == 6
+    trained = estimate(tmp_path, "train", {"loss": {"name": "sft"}}, {"rows": examples.flow})
+    assert not trained.missing

@@ -68,6 +68,29 @@ class Page:
         """Click what has that id."""
         self._post(f"/element/{self._find(name)}/click")
 
+    def press(self, path: str) -> None:
+        """Click what an XPath finds first, as soon as nothing lies over it (a passing message)."""
+
+        def pressed() -> bool:
+            answer = self._http.post(
+                f"/session/{self._session}/element/{self._at(path)}/click", json={}
+            ).json()["value"]
+            assert answer is None or answer["error"] == "element click intercepted", answer
+            return answer is None
+
+        wait_for(pressed, 20, f"{path} can be clicked")
+
+    def write(self, path: str, text: str) -> None:
+        """Type into the field that an XPath finds first."""
+        self._post(f"/element/{self._at(path)}/value", text=text)
+
+    def there(self, path: str) -> bool:
+        """Whether an XPath finds something."""
+        return bool(self._post("/elements", using="xpath", value=path))
+
+    def _at(self, path: str) -> str:
+        return str(self._post("/element", using="xpath", value=path)[_ELEMENT])
+
     def screenshot(self, file: Path) -> None:
         """Write what is seen."""
         found = self._http.get(f"/session/{self._session}/screenshot").json()["value"]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rayonale.data.pair_samples import PairSamplesSettings
     from rayonale.data.reshape import ReshapeSettings
     from rayonale.data.settings import Source
+    from rayonale.tinyworld.judged import TinyworldJudgementSettings
     from rayonale.tinyworld.lists import TinyworldListsSettings
     from rayonale.tinyworld.stage import TinyworldPairsSettings
 
@@ -48,7 +49,12 @@ _PACKED = 4.0  # how much text shrinks in .gz and .zst; assumed
 _COUNTED_BYTES = 64 << 20  # of a file that is read to count its lines
 _PARALLEL_BYTES = 64 << 20  # from here on ingestion takes all cores
 _SPLIT_ROWS = tuple(f"rows_{name}" for name in NAMES)
-_TEXTS = ("prompt", "chosen", "rejected", "response")
+_TEXTS = ("prompt", "chosen", "rejected", "response", "judgement")
+# What is asked of data that is not here, by the type of its rows.
+_ASKED = {
+    "pair": ("prompt_tokens", "chosen_tokens", "rejected_tokens"),
+    "judgement_set": ("prompt_tokens", "response_tokens", "responses", "judgement_tokens"),
+}
 
 
 def drawn_rows(settings: Any, draw: Callable[[int], list[Row]]) -> Estimate:
@@ -88,6 +94,16 @@ def tinyworld_lists(outlook: Outlook, settings: TinyworldListsSettings) -> Estim
     return drawn_rows(
         settings,
         lambda size: [list_row(settings.seed, i, settings.responses) for i in range(size)],
+    )
+
+
+def tinyworld_judgements(outlook: Outlook, settings: TinyworldJudgementSettings) -> Estimate:
+    """Judged inputs of the small world."""
+    from rayonale.tinyworld.judged import pairwise_row, pointwise_row
+
+    draw = pointwise_row if settings.task == "pointwise" else pairwise_row
+    return drawn_rows(
+        settings, lambda size: [draw(settings.seed, i, settings) for i in range(size)]
     )
 
 
@@ -145,7 +161,9 @@ def _given(
     records = sum(rows.values()) / share if share else 0.0
     per_row = packed_bytes(sample) or sum(tokens.values()) * BYTES_PER_TOKEN
     known = [each.parts["records"] / each.rows_in for each in found if each.parts and each.rows_in]
-    flow = Flow(rows=rows, sample=sample, tokens=tokens, bytes_per_row=per_row)
+    responses = outlook.given("responses")
+    texts = {} if responses is None else {"responses": responses}
+    flow = Flow(rows=rows, sample=sample, tokens=tokens, texts=texts, bytes_per_row=per_row)
     size = flow.total * per_row
     parts = {"records": records * (max(known) if known else 1e-4)}
     basis = [", ".join(f"{n:,.0f} {name} given" for name, n in told.items())]
@@ -166,10 +184,11 @@ def _source(outlook: Outlook, settings: IngestSettings, number: int) -> Estimate
     """Of one source: its first records are read and converted."""
     source = settings.sources[number]
     if sources.is_hub(source.uri):
+        layout = "pair" if source.format == "auto" else formats.get(source.format).row_type
+        asked = [f"{outlook.name}.{name}" for name in _ASKED.get(layout, _ASKED["pair"])]
         return not_estimated(
             f"{source.uri}: not read before it is ingested; give --assume {outlook.name}.rows, "
-            f"{outlook.name}.prompt_tokens, {outlook.name}.chosen_tokens and "
-            f"{outlook.name}.rejected_tokens"
+            f"{', '.join(asked[:-1])} and {asked[-1]}"
         )
     try:
         files = sources.find(source.uri)

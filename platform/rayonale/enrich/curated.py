@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from rayonale import storage
 from rayonale.data import ids
 from rayonale.data.left_out import reject
-from rayonale.enrich import curation
+from rayonale.enrich import curation, judge_estimates
 from rayonale.enrich.curation import NoPairs
 from rayonale.enrich.judgement_examples import prompt_of
 from rayonale.enrich.judgement_prompts import is_pairwise
@@ -251,4 +251,5 @@ STAGE = Stage(
         "naive": Reads("rows", ("id", "judgements"), optional=True),
     },
     adds=("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
+    estimate=judge_estimates.curate,
 )

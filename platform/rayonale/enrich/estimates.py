@@ -13,15 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rayonale import prompts
+from rayonale.enrich.pass_estimates import generation_pass, known_length, passed
 from rayonale.planning.arithmetic import FORWARD_FLOPS, seconds
 from rayonale.planning.flow import (
-    BYTES_PER_TOKEN,
     Estimate,
     Flow,
     Row,
     distinct_share,
     not_estimated,
-    packed_bytes,
 )
 from rayonale.planning.outlook import (
     TRAIN_START_SECONDS,
@@ -30,14 +29,12 @@ from rayonale.planning.outlook import (
     key_of_read,
     model_key,
 )
-from rayonale.planning.passes import Pass, PassEstimate, estimate_pass, reading
 from rayonale.planning.rates import Rates, Values
-from rayonale.planning.sizes import Unknown, rendered
+from rayonale.planning.sizes import Unknown
 from rayonale.train.trees import PROMPT_OF, REFERENCED, row_type_of, trees_of
 
 if TYPE_CHECKING:
     from rayonale.enrich.directions import DirectionSettings
-    from rayonale.enrich.generation import GenerationSettings
     from rayonale.enrich.goals import GoalSettings
     from rayonale.enrich.grades import GradeSettings
     from rayonale.enrich.permuted import PermuteSettings
@@ -136,7 +133,7 @@ def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
     task = RationaleTask(template, settings.template, settings, settings.sampling)
     names = ("engine", "sampling", "template", "n", "control")
     try:
-        found = _pass(
+        found = generation_pass(
             outlook, settings, task, flow, per_row=settings.n, template=template,
             shown=("prompt", "chosen", "rejected"), names=names,
             counted=lambda m: m["rationales"] + m["rationales_empty"],
@@ -152,12 +149,12 @@ def rationales(outlook: Outlook, settings: RationaleSettings) -> Estimate:
     left = replace(
         flow,
         sample=found.rates.rows or flow.sample,
-        tokens={**flow.tokens, **_known("rationale", found)},
+        tokens={**flow.tokens, **known_length("rationale", found)},
         texts={**flow.texts, "rationales": settings.n},
         template=settings.template,
         explained=settings.splits,
     )
-    return _passed(outlook, found, flow, left, settings.splits, assumed_keep=1.0)
+    return passed(outlook, found, flow, left, settings.splits, assumed_keep=1.0)
 
 
 def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
@@ -182,7 +179,7 @@ def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
 
     names = ("engine", "sampling", "template", "output", "explain", "drop_at_or_below")
     try:
-        found = _pass(
+        found = generation_pass(
             outlook, settings, task, flow, per_row=flow.texts.get("rationales", 1.0),
             template=template, shown=("prompt", "chosen", "rejected", "rationale"), names=names,
             counted=lambda m: m["rationales_graded"], change=change, without=(GRADED,),
@@ -191,7 +188,7 @@ def grades(outlook: Outlook, settings: GradeSettings) -> Estimate:
     except Unknown as error:
         return not_estimated(str(error), flow, rows_in=flow.total)
     left = replace(flow, sample=found.rates.rows or flow.sample)
-    return _passed(outlook, found, flow, left, splits, assumed_keep=0.9)
+    return passed(outlook, found, flow, left, splits, assumed_keep=0.9)
 
 
 def samples(outlook: Outlook, settings: SampleSettings) -> Estimate:
@@ -208,7 +205,7 @@ def samples(outlook: Outlook, settings: SampleSettings) -> Estimate:
         expected = (answer, f"completions of {answer:.0f} tokens, as the chosen responses")
     trained = isinstance(outlook.reads.get("model"), Flow)
     try:
-        found = _pass(
+        found = generation_pass(
             outlook, settings, SampleTask(settings, settings.sampling), flow, per_row=settings.n,
             template="", shown=("prompt",), names=("engine", "sampling", "n"),
             counted=lambda m: m["responses"], expected=expected, measured_length=not trained,
@@ -223,7 +220,7 @@ def samples(outlook: Outlook, settings: SampleSettings) -> Estimate:
         tokens={**flow.tokens, "responses": found.completion_tokens},
         texts={"responses": float(settings.n)},
     )
-    return _passed(outlook, found, Flow(rows={"": asked}, bytes_per_row=flow.bytes_per_row), left,
+    return passed(outlook, found, Flow(rows={"": asked}, bytes_per_row=flow.bytes_per_row), left,
                    ("",), assumed_keep=1.0)  # fmt: skip
 
 
@@ -333,89 +330,3 @@ def row_type(flow: Flow) -> str:
 def _distinct(flow: Flow) -> float:
     """Share of rows whose prompt is new; of few rows it is told rather high."""
     return distinct_share(flow.sample) if flow.sample else flow.distinct
-
-
-def _pass(
-    outlook: Outlook,
-    settings: GenerationSettings,
-    task: Any,
-    flow: Flow,
-    *,
-    per_row: float,
-    template: str,
-    shown: tuple[str, ...],
-    names: tuple[str, ...],
-    counted: Any,
-    needs: str | None = None,
-    rows: float | None = None,
-    asked: float | None = None,
-    **more: Any,
-) -> PassEstimate:
-    """A pass of a stage of this package: what it asks for each row, how long the prompts are."""
-    model = outlook.model(settings.model)
-    session = outlook.session
-    sizes = session.sizes.of(flow, model, settings.engine.chat_template)
-    sample = [{**row, "split": settings.splits[0]} for row in flow.sample]
-    if needs is not None:
-        sample = [row for row in sample if row.get(needs)]
-    told = {n: v for n, v in settings.model_dump(mode="json").items() if n in names}
-    prompt = rendered(
-        replace(flow, sample=sample), session.sizes.sizer(model, settings.engine.chat_template),
-        sizes, lambda row: _messages(task.requests(row)), template=template, shown=shown,
-    )  # fmt: skip
-    read = reading(
-        told, model_key(model), lambda m: key_of_read(m, m["settings"]["model"]), counted, per_row
-    )
-    return estimate_pass(
-        outlook,
-        Pass(
-            model=model, engine=settings.engine, rows=flow.total if rows is None else rows,
-            asked=flow.of(settings.splits) if asked is None else asked, per_row=per_row,
-            prompt_tokens=prompt, max_tokens=settings.sampling.max_tokens,
-            task=task if sample else None, sample=sample, settings=told, read=read, **more,
-        ),
-    )  # fmt: skip
-
-
-def _messages(asked: Any) -> list[Any]:
-    return [each.messages for each in asked] if isinstance(asked, list) else []
-
-
-def _known(name: str, found: PassEstimate) -> dict[str, float]:
-    """A text's tokens, where the sample does not hold it."""
-    return {} if found.rates.rows else {name: found.completion_tokens}
-
-
-def _passed(
-    outlook: Outlook,
-    found: PassEstimate,
-    flow: Flow,
-    left: Flow,
-    splits: tuple[str, ...],
-    *,
-    assumed_keep: float,
-) -> Estimate:
-    """The estimate of a pass, and what it leaves behind."""
-    basis = list(found.basis)
-    keep, known = outlook.given("keep"), found.rates.values.get("keep")
-    if keep is not None:
-        basis.append(f"{keep:.1%} of rows go on, given")
-    elif known is not None:
-        keep = known
-        if known < 1:
-            basis.append(f"{known:.1%} of rows go on, measured")
-    else:
-        keep = assumed_keep
-        if keep < 1:
-            basis.append(f"{keep:.0%} of rows go on, assumed")
-    generated = found.tokens["generated"] * BYTES_PER_TOKEN
-    size = (
-        packed_bytes(found.rates.rows) * flow.total or flow.bytes_per_row * flow.total + generated
-    )
-    left = replace(
-        left.scaled(keep, splits), bytes_per_row=size / flow.total if flow.total else 0.0
-    )
-    return Estimate(
-        rows_in=flow.total, rows_out=left.total, tokens=found.tokens, parts=found.parts,
-        bytes=size, peak_bytes=2 * size, gpus=found.gpus, basis=tuple(basis), flow=left,
-    )  # fmt: skip

@@ -78,8 +78,15 @@ def run_pass(
                 f"stages.{context.name}.reads.model: the endpoint "
                 f"{settings.endpoint.served_model!r} generates; expected only one of them"
             )
-        identity = context.fingerprint
-        return remote.generate(rows, work, task, settings.endpoint, identity=identity), work
+        report = remote.generate(
+            rows,
+            work,
+            task,
+            settings.endpoint,
+            identity=context.fingerprint,
+            name=context.name,
+        )
+        return report, work
     model = context.inputs["model"].model if context.inputs.get("model") else settings.model
     started = time.monotonic()
     pool = context.engines.get(model, settings.engine)

@@ -18,6 +18,7 @@ from pydantic import model_validator
 from rayonale import storage
 from rayonale.data import ids
 from rayonale.data.left_out import LeftOut, counts, reject
+from rayonale.enrich import judge_estimates
 from rayonale.enrich.generation import check_template
 from rayonale.enrich.judgement_prompts import PAIRWISE, POINTWISE, Shown, Wording, wording
 from rayonale.evaluate.verdicts import MARKER
@@ -143,4 +144,5 @@ STAGE = Stage(
     adds=("prompt", "chosen", "rejected"),
     sources=lambda settings: [f"prompt:{settings.pointwise}", f"prompt:{settings.pairwise}"],
     validate=validate,
+    estimate=judge_estimates.judgement_examples,
 )

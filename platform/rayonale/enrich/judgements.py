@@ -18,6 +18,7 @@ import xxhash
 from pydantic import Field, model_validator
 
 from rayonale import storage
+from rayonale.enrich import judge_estimates
 from rayonale.enrich.generation import GenerationSettings, check_template, greedy_repeats, run_pass
 from rayonale.enrich.judge_task import ADDS, JudgeTask
 from rayonale.enrich.judgement_prompts import (
@@ -147,6 +148,21 @@ def _rank(row_id: str, seed: int) -> int:
     return xxhash.xxh3_64_intdigest(f"{seed}:{row_id}".encode())
 
 
+def task_of(settings: JudgeSettings) -> JudgeTask:
+    """The pass over inputs, as these settings have it."""
+    return JudgeTask(
+        settings.wording(),
+        settings.sampling,
+        settings.n,
+        settings.seed,
+        settings.choices("pointwise"),
+        settings.choices("pairwise"),
+        settings.layout,
+        settings.expected,
+        settings.json_schema(),
+    )
+
+
 def run(context: StageContext, settings: JudgeSettings) -> StageResult:
     """Select the inputs, judge, then split into rows and rejects.
 
@@ -162,17 +178,7 @@ def run(context: StageContext, settings: JudgeSettings) -> StageResult:
             f"stages.{context.name}: no inputs of splits {', '.join(settings.splits)} in "
             f"{context.rows()} after {settings.skip} skipped; expected at least one"
         )
-    task = JudgeTask(
-        settings.wording(),
-        settings.sampling,
-        settings.n,
-        settings.seed,
-        settings.choices("pointwise"),
-        settings.choices("pairwise"),
-        settings.layout,
-        settings.expected,
-        settings.json_schema(),
-    )
+    task = task_of(settings)
     report, work = run_pass(context, settings, task, selected)
     tally = Tally()
 
@@ -231,4 +237,5 @@ STAGE = Stage(
     sources=lambda settings: [f"prompt:{settings.pointwise}", f"prompt:{settings.pairwise}"],
     external_inputs=external,
     validate=validate,
+    estimate=judge_estimates.judge,
 )

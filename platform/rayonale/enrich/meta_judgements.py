@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from rayonale import prompts
+from rayonale.enrich import judge_estimates
 from rayonale.enrich.generation import GenerationSettings, check_template, run_pass
 from rayonale.enrich.transcript import prompt_text, response_text
 from rayonale.evaluate.verdicts import read_verdict, scale
@@ -206,14 +207,19 @@ def read_pick(text: str, count: int) -> tuple[int, int] | None:
     return best, worst
 
 
+def task_of(settings: MetaJudgeSettings) -> RateTask | PickTask:
+    """The pass over judged inputs, as these settings have it."""
+    name = settings.template_name
+    given = (prompts.source(name), name, settings.sampling, settings.seed)
+    if settings.ask == "pick":
+        return PickTask(*given, candidates=settings.candidates)
+    return RateTask(*given)
+
+
 def run(context: StageContext, settings: MetaJudgeSettings) -> StageResult:
     """Rate judgements, or pick rationales."""
     name = settings.template_name
-    given = (prompts.source(name), name, settings.sampling, settings.seed)
-    task: Any = RateTask(*given)
-    if settings.ask == "pick":
-        task = PickTask(*given, candidates=settings.candidates)
-    report, work = run_pass(context, settings, task, context.rows())
+    report, work = run_pass(context, settings, task_of(settings), context.rows())
     counted: Counter[str] = Counter()
 
     def change(row: Row) -> Row:
@@ -252,4 +258,5 @@ STAGE = Stage(
     adds=("judgements", "picks"),
     sources=lambda settings: [f"prompt:{settings.template_name}"],
     validate=validate,
+    estimate=judge_estimates.judge_judgements,
 )

@@ -197,10 +197,14 @@ def _pass(
 ) -> tuple[PassReport, str]:
     """One member's pass over the rows; resumes by itself."""
     work = storage.join(context.out, storage.WORK, f"units-{task.member}")
-    options: Row = {"identity": context.fingerprint, "unit_rows": settings.unit_rows}
+    options: Row = {
+        "identity": context.fingerprint,
+        "name": context.name,
+        "unit_rows": settings.unit_rows,
+    }
     if isinstance(source, RubricSource):
         return stream.generate_here(rows, work, task, source, **options), work
-    return stream.generate(rows, work, task, source, name=context.name, **options), work
+    return stream.generate(rows, work, task, source, **options), work
 
 
 def _result(

@@ -120,18 +120,16 @@ def run_pass(context: StageContext, judge: Any, task: Any, questions: str, answe
     Args:
         judge: settings with `name`, and either `endpoint` or `model` and `engine`.
     """
+    told: Row = {"identity": context.fingerprint, "name": f"{context.name}: {judge.name}"}
     if judge.kind == "endpoint":
-        told = remote.generate(
-            questions, answers, task, judge.endpoint, identity=context.fingerprint
-        )
-        return {"model": judge.endpoint.served_model, **told.metrics()}
+        report = remote.generate(questions, answers, task, judge.endpoint, **told)
+        return {"model": judge.endpoint.served_model, **report.metrics()}
     read = context.inputs.get("judge_model")
     report = stream.generate(
         questions,
         answers,
         task,
         context.engines.get(judge.model if read is None else read.model, judge.engine),
-        identity=context.fingerprint,
-        name=f"{context.name}: {judge.name}",
+        **told,
     )
     return {"model": judge.model if read is None else read.name, **report.metrics()}

@@ -19,21 +19,28 @@ from rayonale.evaluate import scorers
 from rayonale.planning.arithmetic import seconds
 from rayonale.planning.flow import Estimate, Flow, Row, not_estimated, packed_bytes
 from rayonale.planning.outlook import Outlook, key_of_read, model_key
-from rayonale.planning.passes import Pass, PassEstimate, estimate_pass, values_of
+from rayonale.planning.passes import (
+    Pass,
+    PassEstimate,
+    endpoint_pass,
+    estimate_pass,
+    values_of,
+)
 from rayonale.planning.rates import Values
 from rayonale.planning.sizes import Unknown, rendered
 from rayonale.train.trees import REFERENCED
 
 if TYPE_CHECKING:
     from rayonale.evaluate.goal_control import GoalControlSettings
+    from rayonale.evaluate.judge_accuracy import JudgeAccuracySettings
     from rayonale.evaluate.judges import EndpointJudge, LlmJudge, PairJudge
     from rayonale.evaluate.margins import MarginSettings
     from rayonale.evaluate.oracle_judge import OracleJudge
     from rayonale.evaluate.reward_accuracy import RewardAccuracySettings
     from rayonale.evaluate.win_rates import WinRateSettings
 
-ENDPOINT_SECONDS = 5.0  # of one answer; assumed
 ROWS_PER_SECOND = 5_000.0  # of stored rewards that are compared; assumed
+RESAMPLED_PER_SECOND = 1e6  # of bootstrap intervals over all measures of a judge; assumed
 _SCORED = 64  # pairs that are scored to time a scorer
 
 
@@ -63,7 +70,7 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
                 tokens["scored"] = tokens.get("scored", 0.0) + scored
                 basis.append(f"{judge.name}: {told}")
                 continue
-            found, cost = _judged(outlook, judge, pairs, items, flows)
+            found = _judged(outlook, judge, pairs, items, flows)
         except Unknown as error:
             return not_estimated(str(error), rows_in=pairs)
         parts |= {f"{judge.name}: {name}": value for name, value in found.parts.items()}
@@ -72,7 +79,7 @@ def win_rates(outlook: Outlook, settings: WinRateSettings) -> Estimate:
         basis += [f"{judge.name}: {told}" for told in found.basis]
         if "asked_share" not in found.rates.values:
             basis.append(f"{judge.name}: no equal answers assumed, which need not be asked about")
-        money, gpus = money + cost, max(gpus, found.gpus)
+        money, gpus = money + found.money, max(gpus, found.gpus)
     size = rows * packed_bytes([*items] or [])
     return Estimate(
         rows_in=rows, rows_out=rows, tokens=tokens, parts=parts, bytes=size, peak_bytes=2 * size,
@@ -146,7 +153,7 @@ def _judged(
     pairs: float,
     items: list[Row],
     flows: Sequence[Flow],
-) -> tuple[PassEstimate, float]:
+) -> PassEstimate:
     """A judge's pass, and what it costs where an endpoint charges.
 
     Raises:
@@ -201,7 +208,7 @@ def _judged(
             sample=questions, settings=told, read=read,
         ),
     )  # fmt: skip
-    return found, 0.0
+    return found
 
 
 def _rewarded(
@@ -247,14 +254,8 @@ def _messages(question: Row) -> list[Any]:
     return [[{"role": "user", "content": question[order]}] for order in ("ab", "ba")]
 
 
-def _asked(
-    outlook: Outlook, judge: EndpointJudge, pairs: float, items: list[Row]
-) -> tuple[PassEstimate, float]:
-    """An endpoint: its limits and prices are settings, an answer's time is assumed."""
-    from rayonale.planning.passes import HALF
-    from rayonale.planning.rates import Rates
-
-    options = judge.endpoint
+def _asked(outlook: Outlook, judge: EndpointJudge, pairs: float, items: list[Row]) -> PassEstimate:
+    """A judge behind an endpoint."""
     completions = pairs * 2 * judge.repeats
     questions = [_question(item, judge) for item in items]
     text = prompts.source(judge.template)
@@ -262,19 +263,10 @@ def _asked(
     sizer = outlook.session.sizes.sizer("endpoint/model")  # nobody's tokenizer: by characters
     prompt = rendered(Flow(sample=questions), sizer, flow.tokens, _messages, template=text,
                       shown=("prompt", "responses", "responses"))  # fmt: skip
-    told = outlook.given("tokens")
-    length = HALF * judge.sampling.max_tokens if told is None else told
-    wait = completions * ENDPOINT_SECONDS / options.concurrency
-    if options.requests_per_minute:
-        wait = max(wait, 60 * completions / options.requests_per_minute)
-    tokens = {"generated": completions * length, "prompt": completions * prompt}
-    money = (tokens["prompt"] * options.input_price
-             + tokens["generated"] * options.output_price) / 1e6  # fmt: skip
-    basis = (
-        f"{ENDPOINT_SECONDS:g} s an answer assumed, {options.concurrency} at a time",
-        f"completions of {length:g} tokens {'assumed' if told is None else 'given'}",
-    )
-    return PassEstimate({"answers": wait}, tokens, 0.0, length, Rates({}, "assumed"), basis), money
+    return endpoint_pass(
+        outlook, judge.endpoint, completions, prompt_tokens=prompt,
+        max_tokens=judge.sampling.max_tokens,
+    )  # fmt: skip
 
 
 def reward_accuracy(outlook: Outlook, settings: RewardAccuracySettings) -> Estimate:
@@ -285,6 +277,19 @@ def reward_accuracy(outlook: Outlook, settings: RewardAccuracySettings) -> Estim
         rows_in=rows, rows_out=rows, parts={"rows": rows / ROWS_PER_SECOND}, bytes=60.0 * rows,
         peak_bytes=60.0 * rows, basis=(f"{ROWS_PER_SECOND:,.0f} rows/s assumed",),
         flow=Flow(rows={"": rows}),
+    )  # fmt: skip
+
+
+def judge_accuracy(outlook: Outlook, settings: JudgeAccuracySettings) -> Estimate:
+    """Every judged input is drawn `resamples` times, for each way of making one verdict."""
+    flows: list[Flow] = outlook.reads["judgements"]
+    inputs = sum(flow.total for flow in flows)
+    made = inputs * max(1, len(settings.strategies or ()))
+    drawn = made * settings.resamples / RESAMPLED_PER_SECOND
+    return Estimate(
+        rows_in=inputs, rows_out=made, parts={"intervals": drawn}, bytes=60.0 * made,
+        peak_bytes=60.0 * made, basis=(f"{RESAMPLED_PER_SECOND:,.0f} resampled rows/s assumed",),
+        flow=Flow(rows={"": made}),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from rayonale import storage
 from rayonale.data.left_out import counts, reject
-from rayonale.evaluate import agreement
+from rayonale.evaluate import agreement, estimates
 from rayonale.evaluate.judge_tables import OF_VERDICTS, Bias, measured
 from rayonale.evaluate.judge_verdicts import (
     Strategy,
@@ -230,4 +230,5 @@ STAGE = Stage(
     run=run,
     reads={"judgements": Reads("rows", ("id", "judgements", "responses"), many=True)},
     adds=tuple(ROWS.names),
+    estimate=estimates.judge_accuracy,
 )

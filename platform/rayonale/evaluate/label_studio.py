@@ -36,9 +36,8 @@ _SHOWN = (
     ("Conversation", "conversation"),
     ("Response", "response"),
     ("Score that both give", "score"),
-    ("Rationale 1", "rationale_1"),
-    ("Rationale 2", "rationale_2"),
 )
+_COMPARED = (("Rationale 1", "rationale_1"), ("Rationale 2", "rationale_2"))
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,10 @@ class Choice:
 
 def labelling_config() -> str:
     """The project's labelling interface (XML)."""
-    texts = "\n".join(
-        f"  <Header value={quoteattr(title)}/>\n  <Text name={quoteattr(name)} "
-        f"value={quoteattr('$' + name)}/>"
-        for title, name in _SHOWN
-    )
+
+    def text(title: str, name: str) -> str:
+        value = quoteattr("$" + name)
+        return f"<Header value={quoteattr(title)}/><Text name={quoteattr(name)} value={value}/>"
 
     def choices(name: str, kind: str, values: Sequence[str], required: str) -> str:
         told = "\n".join(f"    <Choice value={quoteattr(value)}/>" for value in values)
@@ -80,9 +78,12 @@ def labelling_config() -> str:
     return "\n".join(
         [
             "<View>",
-            texts,
+            *(f"  {text(*each)}" for each in _SHOWN),
+            '  <View style="display: flex; gap: 2em">',
+            *(f'    <View style="flex: 1">{text(*each)}</View>' for each in _COMPARED),
+            "  </View>",
             '  <Header value="Which rationale judges the response better?"/>',
-            choices("preference", "single", list(PREFERENCES), "true"),
+            choices("preference", "single-radio", list(PREFERENCES), "true"),
             '  <Header value="Why?"/>',
             choices("reasons", "multiple", REASONS, "false"),
             '  <TextArea name="comment" toName="rationale_1" rows="2" placeholder="Comment"/>',

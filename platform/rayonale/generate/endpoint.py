@@ -180,7 +180,7 @@ class EndpointClient:
             raise _Retry(f"{answer.status_code} {answer.text[:200]}", _retry_after(answer))
         if answer.status_code >= 300:
             detail = f"{answer.status_code} {answer.text[:300]}"
-            return Completion(error="refused", detail=detail)
+            return Completion(error=_refusal(answer.text), detail=detail)
         try:
             told = answer.json()
             completion = _completion(told)
@@ -279,6 +279,15 @@ def _completion(told: Mapping[str, Any]) -> Completion:
 def _step(told: Mapping[str, Any]) -> Step:
     top = {one["token"]: float(one["logprob"]) for one in told.get("top_logprobs") or ()}
     return Step(told["token"], {told["token"]: float(told["logprob"]), **top})
+
+
+def _refusal(told: str) -> str:
+    """Reason code: a prompt that is too long there is the same reject as one that is too long here.
+
+    OpenAI and the service of this project name it by code, vLLM's server by these words.
+    """
+    long = "context_length_exceeded" in told or "maximum context length" in told
+    return "over_long" if long else "refused"
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

@@ -9,7 +9,13 @@ from rayonale.generate.stream import PassReport, Task, generate_here
 
 
 def generate(
-    rows: str, work: str, task: Task, options: EndpointOptions, *, identity: str
+    rows: str,
+    work: str,
+    task: Task,
+    options: EndpointOptions,
+    *,
+    identity: str,
+    name: str,
 ) -> PassReport:
     """Run a task over a folder of rows; a killed run repeats at most `options.unit_rows` rows.
 
@@ -22,7 +28,7 @@ def generate(
     client = EndpointClient(options)
     try:
         report = generate_here(
-            rows, work, task, client, identity=identity, unit_rows=options.unit_rows
+            rows, work, task, client, identity=identity, name=name, unit_rows=options.unit_rows
         )
     finally:
         client.close()

@@ -166,7 +166,7 @@ def generate(
 
 
 def generate_here(
-    rows: str, work: str, task: Task, source: Any, *, identity: str, unit_rows: int
+    rows: str, work: str, task: Task, source: Any, *, identity: str, name: str, unit_rows: int
 ) -> PassReport:
     """`generate` without Ray, one unit after another: for a source that is no engine.
 
@@ -178,13 +178,18 @@ def generate_here(
     total = sum(unit.count for unit in units)
     report = PassReport(rows=total, rows_resumed=total - sum(unit.count for unit in todo))
     worker = _UnitWorker(work, task, source)
-    begun = time.monotonic()
+    begun = told = time.monotonic()
+    done = report.rows_resumed
     for unit in todo:
         line = worker._unit(unit)
+        done += line["rows"]
         report.tokens += line["tokens"]
         report.prompt_tokens += line["prompt_tokens"]
         report.rejects["rows"] += line["rejects"]
-    report.seconds = report.engine_seconds = time.monotonic() - begun
+        report.seconds = report.engine_seconds = time.monotonic() - begun
+        if time.monotonic() - told > _REPORT_S or done == total:
+            told = time.monotonic()
+            log.info("%s", _progress(name, done, report))
     return report
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rayonale.generate.endpoint import EndpointOptions
 from rayonale.generate.settings import EngineOptions
 from rayonale.generate.stream import Task
 from rayonale.planning.arithmetic import FORWARD_FLOPS
@@ -19,6 +20,7 @@ from rayonale.planning.probes import Change
 from rayonale.planning.rates import Rates, Values
 from rayonale.planning.sizes import Unknown
 
+ENDPOINT_SECONDS = 5.0  # of one answer; assumed
 HALF = 0.5  # of max_tokens: a completion's length where nobody knows; assumed
 PROBE_BATCHES = 2  # full batches of sequences that a probe draws, so that most of it runs full
 
@@ -65,7 +67,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class PassEstimate:
-    """What a pass takes: `rates` has what was measured beside speed (`keep`, rows)."""
+    """What a pass takes: `rates` has what was measured beside speed (`keep`, rows).
+
+    `money` is what an endpoint charges.
+    """
 
     parts: dict[str, float]
     tokens: dict[str, float]
@@ -73,6 +78,7 @@ class PassEstimate:
     completion_tokens: float
     rates: Rates
     basis: tuple[str, ...]
+    money: float = 0.0
 
 
 def estimate_pass(outlook: Outlook, drawn: Pass) -> PassEstimate:
@@ -115,6 +121,43 @@ def estimate_pass(outlook: Outlook, drawn: Pass) -> PassEstimate:
         basis.append(told)
     gpus = float(devices) if outlook.session.gpus else 0.0
     return PassEstimate(parts, tokens, gpus, length, rates, tuple(basis))
+
+
+def endpoint_pass(
+    outlook: Outlook,
+    options: EndpointOptions,
+    completions: float,
+    *,
+    prompt_tokens: float,
+    max_tokens: int,
+    expected: tuple[float, str] | None = None,
+) -> PassEstimate:
+    """An endpoint: its limits and prices are settings, an answer's time is assumed.
+
+    Args:
+        expected: tokens of a completion where the user does not tell, and why.
+
+    Raises:
+        Unknown: nothing is asked.
+    """
+    if not completions:
+        raise Unknown("no rows of its splits are expected, so it would stop")
+    told = outlook.given("tokens")
+    length, why = expected or (HALF * max_tokens, f"completions of {HALF * max_tokens:g} tokens "
+                               "assumed, half of max_tokens")  # fmt: skip
+    if told is not None:
+        length, why = told, f"completions of {told:g} tokens given"
+    length = min(length, max_tokens)
+    wait = completions * ENDPOINT_SECONDS / options.concurrency
+    if options.requests_per_minute:
+        wait = max(wait, 60 * completions / options.requests_per_minute)
+    tokens = {"generated": completions * length, "prompt": completions * prompt_tokens}
+    money = (tokens["prompt"] * options.input_price
+             + tokens["generated"] * options.output_price) / 1e6  # fmt: skip
+    slow = f"{ENDPOINT_SECONDS:g} s an answer assumed, {options.concurrency} at a time"
+    return PassEstimate(
+        {"answers": wait}, tokens, 0.0, length, Rates({}, "assumed"), (slow, why), money
+    )
 
 
 def _measure(drawn: Pass) -> Callable[..., tuple[Values, list[Row]]]:

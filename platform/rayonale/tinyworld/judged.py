@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rayonale import storage
+from rayonale.data import estimates
 from rayonale.stages import Settings, Stage, StageContext, StageResult
 from rayonale.tinyworld.judgements import RUBRIC, flawed_judgement, pairwise_judgement
 from rayonale.tinyworld.requests import PHRASINGS, render, sample_request
@@ -116,4 +117,10 @@ def run(context: StageContext, settings: TinyworldJudgementSettings) -> StageRes
     return StageResult(rows_out=settings.size)
 
 
-STAGE = Stage("tinyworld_judgements", TinyworldJudgementSettings, run, adds=("prompt", "responses"))
+STAGE = Stage(
+    "tinyworld_judgements",
+    TinyworldJudgementSettings,
+    run,
+    adds=("prompt", "responses"),
+    estimate=estimates.tinyworld_judgements,
+)

@@ -1,4 +1,4 @@
-"""What training will take; see `rayonale.planning`.
+"""What training and merging will take; see `rayonale.planning`.
 
 tokens  = rows · epochs · tokens of a row's trees (each prompt once, responses less their last)
 seconds = tokenising + seeds · (start and export + tokens / (tokens/s) + validations)
@@ -32,9 +32,12 @@ from rayonale.train.settings import RationalePrompt
 from rayonale.train.trees import LISTS
 
 if TYPE_CHECKING:
+    from rayonale.train.merge import MergeSettings
     from rayonale.train.settings import TrainSettings
 
 FORWARD_SHARE = 1 / 3  # of the time that forward and backward take
+_WEIGHT_BYTES = 2.0  # of a parameter in bfloat16
+_DISK_BYTES_PER_SECOND = 200e6  # read and written; assumed
 _STATE_BYTES = 12  # of a parameter in a checkpoint, beside the weights: float32 and Adam's two
 # What a training's speed depends on, beside the model and what its loss reads.
 _COUNTS = (
@@ -80,6 +83,22 @@ def train(outlook: Outlook, settings: TrainSettings) -> Estimate:
         rows_in=rows, rows_out=rows, tokens=tokens, parts=parts, bytes=size, peak_bytes=peak,
         gpus=float(settings.workers) if outlook.uses_gpu(settings.use_gpu) else 0.0,
         basis=(f"speed {rates.source}",), flow=left,
+    )  # fmt: skip
+
+
+def merge(outlook: Outlook, settings: MergeSettings) -> Estimate:
+    """All models read and one written, a shard at a time: what the disk takes."""
+    flows: list[Flow] = outlook.reads.get("models") or []
+    known = [flow.model for flow in flows if flow.model] + list(settings.models)
+    left = Flow(model=known[0] if known else None)
+    count = arithmetic.parameters(known[0]) if known else None
+    if count is None:
+        return not_estimated("the size of its models is not known", left)
+    size = count * _WEIGHT_BYTES
+    moved = size * (len(flows) + len(settings.models) + 1)
+    return Estimate(
+        parts={"weights": moved / _DISK_BYTES_PER_SECOND}, bytes=size, peak_bytes=2 * size,
+        basis=(f"{_DISK_BYTES_PER_SECOND / 1e6:g} MB/s assumed",), flow=left,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from rayonale import models, storage
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageOutput, StageResult
+from rayonale.train import estimates
 
 
 class MergeSettings(Settings):
@@ -112,4 +113,5 @@ STAGE = Stage(
     gives=("model",),
     sources=lambda settings: ["module:rayonale.train.merging"],
     external_inputs=_external,
+    estimate=estimates.merge,
 )
