@@ -18,6 +18,16 @@ from rayonale.lineage import submitted_code
 
 log = logging.getLogger("rayonale")
 
+# Ray Serve's own switches, set before its processes start: calls between its processes go by gRPC
+# (a Ray task for each costs several times as much), requests of one process stay on one event
+# loop, and its request log is written in batches.
+SERVE_SWITCHES = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
+}
+
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up
 
 
@@ -61,6 +71,8 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             os.environ.setdefault("RAY_worker_niceness", "0")
             # Started for an empty runtime environment, they would never be given work.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+            for name, setting in SERVE_SWITCHES.items():
+                os.environ.setdefault(name, setting)
             ray.init(
                 "local",  # never one that happens to run on this machine
                 num_cpus=num_cpus,

@@ -19,15 +19,6 @@ from rayonale.serve.settings import Service
 
 log = logging.getLogger("rayonale")
 
-# Ray Serve's own switches, set before its processes start: requests of one process stay on one
-# event loop, and its request log is written in batches.
-_LEAN = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
-}
-
-
 @dataclass(frozen=True)
 class Running:
     """Applications that run.
@@ -94,9 +85,6 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     """
     value = read(file)
     local = not os.environ.get("RAY_ADDRESS")
-    if local:
-        for name, setting in _LEAN.items():
-            os.environ.setdefault(name, setting)
     cluster.connect(num_cpus)
     from ray import serve
     from ray.serve.schema import LoggingConfig
