@@ -20,20 +20,18 @@ from rayonale.lineage import submitted_code
 
 log = logging.getLogger("rayonale")
 
-# Ray Serve's own switches for the processes of a local session: requests reach the endpoint through
-# HAProxy instead of a Python process, calls between processes go by gRPC (as Ray tasks they cost
-# several times as much), requests of one process stay on one event loop, and the log of requests
-# is written in batches. A replica that goes takes requests until HAProxy has been told.
+# Ray Serve's own switches for the processes of a local session: calls between them go by gRPC (as
+# Ray tasks they cost several times as much), requests of one process stay on one event loop, and
+# the log of requests is written in batches.
 _SERVE_SWITCHES = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
 }
 
-# HAProxy's own pages; at Ray's fixed ports only one session of a machine could have them.
+# Pages of HAProxy, where it is switched on (docs/serving.md); at Ray's fixed ports only one session
+# of a machine could have them.
 _HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up
