@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,10 @@ def server(command: list[str], work: Path, port: int, key: str) -> Iterator[floa
                 time.sleep(1)
             yield time.monotonic() - begun
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+            process.terminate()  # it ends its processes itself
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(60)
-            except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):  # what is left
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(5)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,20 @@ import ray
 from rayonale.lineage import submitted_code
 
 log = logging.getLogger("rayonale")
+
+# Ray Serve's own switches for the processes of a local session: calls between them go by gRPC (as
+# Ray tasks they cost several times as much), requests of one process stay on one event loop, and
+# the log of requests is written in batches.
+_SERVE_SWITCHES = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
+}
+
+# Pages of HAProxy, where it is switched on (docs/serving.md); at Ray's fixed ports only one session
+# of a machine could have them.
+_HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up
 
@@ -61,13 +77,14 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             os.environ.setdefault("RAY_worker_niceness", "0")
             # Started for an empty runtime environment, they would never be given work.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-            ray.init(
-                "local",  # never one that happens to run on this machine
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+            with _switches(_SERVE_SWITCHES | _free_ports(_HAPROXY_PORTS)):
+                ray.init(
+                    "local",  # never one that happens to run on this machine
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **quiet,
+                )
         resources = ray.cluster_resources()
         log.info(
             "Ray: %d node(s), %g CPU, %g GPU",
@@ -76,6 +93,32 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             resources.get("GPU", 0),
         )
     return dict(ray.cluster_resources())
+
+
+@contextmanager
+def _switches(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment of the processes that are started meanwhile; this one keeps its own.
+
+    Here handles must go on working outside of event loops. What the user has set is left.
+    """
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _free_ports(names: Sequence[str]) -> dict[str, str]:
+    """A port that nobody listens on for each name."""
+    with ExitStack() as held:
+        found = {}
+        for name in names:
+            listening = held.enter_context(socket.socket())
+            listening.bind(("", 0))
+            found[name] = str(listening.getsockname()[1])
+        return found
 
 
 def lasting(uri: str) -> str:

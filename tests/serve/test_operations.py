@@ -97,11 +97,14 @@ def service(
 
 @contextmanager
 def load(service: Called, stream: bool = False, clients: int = 4) -> Iterator[Counter[str]]:
-    """Requests one after the other by each client; counts what they got."""
+    """Requests one after the other by each client; counts what they got.
+
+    The challenger has no share in their user: they go to the policy that is killed.
+    """
     found: Counter[str] = Counter()
     over = threading.Event()
     body = {"model": "tinyworld", "messages": [{"role": "user", "content": "Name two birds."}]}
-    body |= {"max_tokens": 64, "stream": stream, "user": "load"}
+    body |= {"max_tokens": 64, "stream": stream, "user": "steady"}
 
     def client() -> None:
         with httpx.Client(headers=service.http.headers, timeout=180) as http:

@@ -57,7 +57,8 @@ class Call:
 
     Attributes:
         adapter: vLLM's LoRARequest, for all of them.
-        sink: takes outputs as they come, on the engine's thread, and must not block.
+        sink: takes outputs as they come, on the engine's thread, and must not block; it has taken
+            the last before `done` is.
     """
 
     weights: Weights
@@ -288,6 +289,7 @@ class Engine:
 
     def _step(self) -> None:
         told: dict[int, tuple[Call, list[tuple[int, Any]]]] = {}
+        finished = []
         for output in self._llm.step():
             if output.request_id not in self._owner:
                 continue  # aborted
@@ -295,10 +297,12 @@ class Engine:
             if call.sink is not None:
                 told.setdefault(id(call), (call, []))[1].append((position, output))
             if output.finished:
-                self._finish(output.request_id, output)
+                finished.append(output)
         for call, outputs in told.values():
             assert call.sink is not None
             call.sink(outputs)
+        for output in finished:  # last: who sees a call done has got all of it
+            self._finish(output.request_id, output)
 
     def _abort(self, done: Future[list[Any]]) -> None:
         names = [name for name, (call, _) in self._owner.items() if call.done is done]
@@ -332,9 +336,9 @@ class Engine:
                 )
             except ValueError as error:  # this request alone is bad (vLLM validates before adding)
                 self._owner[name] = (call, position)
-                self._finish(name, error)
                 if call.sink is not None:
                     call.sink([(position, error)])
+                self._finish(name, error)
                 continue
             del added  # the engine appends a suffix of its own to ids; outputs carry ours
             self._owner[name] = (call, position)

@@ -40,7 +40,7 @@ from rayonale.serve.settings import ServedOracle, Service
 Body = dict[str, Any]
 
 
-def _noted(request: Request) -> Noted:
+async def _noted(request: Request) -> Noted:  # a plain function would be run by another thread
     return request.state.noted  # type: ignore[no-any-return]
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
+from ray.serve.context import _get_global_client
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
 from rayonale.serve.oracle import OracleReplica
 from rayonale.serve.policy import PolicyReplica
+from rayonale.serve.running import is_loopback
 from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
 
 ORACLE = "oracle"  # the oracle's deployment in its application
@@ -51,9 +54,15 @@ def application(arguments: Mapping[str, Any]) -> Application:
 
 
 class Endpoint:
-    """What Ray Serve's HTTP proxies hand requests to."""
+    """What Ray Serve's HTTP proxies hand requests to.
+
+    Raises:
+        ValueError: it would be open to other machines.
+    """
 
     def __init__(self, service: Service, policies: list[Any], oracle: Any) -> None:
+        if service.access.open_on_loopback and RAY_SERVE_ENABLE_HA_PROXY:
+            _require_loopback(str(_get_global_client().http_config.host))
         _log_to_stderr()
         self._service, self._policies, self._oracle = service, policies, oracle
         self._keeper: Any = None
@@ -76,6 +85,12 @@ class Endpoint:
     def __del__(self) -> None:
         if getattr(self, "_keeper", None) is not None:
             self._keeper.write()
+
+
+def _require_loopback(host: str) -> None:
+    """HAProxy does not tell who calls: only its own address keeps other machines out."""
+    if not is_loopback(host):
+        raise ValueError(f"no keys, and Ray Serve listens on {host}; expected access.keys_file")
 
 
 def _policy(name: str, policy: Policy, registry: str) -> Any:

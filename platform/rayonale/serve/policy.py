@@ -9,10 +9,11 @@ way to the client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from rayonale.data import tokens
@@ -27,26 +28,52 @@ from rayonale.serve.settings import Policy
 log = logging.getLogger("rayonale")
 
 
-class Mailbox:
-    """Outputs on their way from the engine's thread to the loop: one wake-up a step, for all."""
+class Arrivals:
+    """Outputs of one stream on their way from the engine's thread to the loop.
+
+    The loop is woken for a stream that waits, and at a stream's end. Between two messages outputs
+    pile up in silence: each wake-up would take the interpreter from the engine's thread.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._box: deque[tuple[Callable[[Any], None], Any]] = deque()
-        self._woken = False
+        self._loop, self._woken, self._over = loop, asyncio.Event(), asyncio.Event()
+        self._box: deque[list[tuple[int, Any]]] = deque()
+        self._waiting = self._ended = False
 
-    def put(self, take: Callable[[Any], None], outputs: Any) -> None:
-        """Let the loop call `take(outputs)`; called on the engine's thread."""
-        self._box.append((take, outputs))
-        if not self._woken:
-            self._woken = True
-            self._loop.call_soon_threadsafe(self._empty)
+    def put(self, outputs: list[tuple[int, Any]]) -> None:
+        """Called on the engine's thread."""
+        self._box.append(outputs)
+        if self._waiting:
+            self._waiting = False
+            self._loop.call_soon_threadsafe(self._woken.set)
 
-    def _empty(self) -> None:
-        self._woken = False  # first: what is put from here on wakes the loop again
+    def end(self) -> None:
+        """Nothing is put any more; called on the engine's thread."""
+        self._ended = True
+        self._loop.call_soon_threadsafe(self._tell_end)
+
+    def _tell_end(self) -> None:
+        self._over.set()
+        self._woken.set()
+
+    async def taken(self) -> list[tuple[int, Any]]:
+        """What has come since the last time, waited for; nothing when the stream has ended."""
+        while not self._box and not self._ended:
+            self._woken.clear()
+            self._waiting = True
+            if not self._box and not self._ended:  # else it came when nobody was to be woken yet
+                await self._woken.wait()
+            self._waiting = False
+        found: list[tuple[int, Any]] = []
         while self._box:
-            take, outputs = self._box.popleft()
-            take(outputs)
+            found += self._box.popleft()
+        return found
+
+    async def pause(self, seconds: float) -> None:
+        """Let outputs pile up; the stream's end is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
 
 
 class PolicyReplica:
@@ -74,7 +101,6 @@ class PolicyReplica:
             for number, adapter in enumerate(settings.adapters, 1)
         }
         self._engine = Engine(model.weights, settings.engine, more=more)
-        self._mailbox: Mailbox | None = None
         self._streams = 0
         self._warm_up(model)
         self._followed = Followed(settings, registry, model, self._prepare, self._load)
@@ -162,32 +188,20 @@ class PolicyReplica:
         tokenizer = self._tokenizers[model.fingerprint]
         stop = tokens.stop_token_ids(tokenizer)
         parts = [Part(tokenizer, stop, ask, index) for index in range(ask.n)]
-        loop, came = asyncio.get_running_loop(), asyncio.Event()
-        if self._mailbox is None:
-            self._mailbox = Mailbox(loop)
-        put = self._mailbox.put
-
-        def take(outputs: list[tuple[int, Any]]) -> None:
-            for index, output in outputs:
-                parts[index].take(output)
-            came.set()
-
+        arrivals = Arrivals(asyncio.get_running_loop())
         params = self._params(ask, model, len(ids), stream=True)
-        requests = [(ids, each) for each in params]
-        call = self._submit(ask, model, requests, lambda outputs: put(take, outputs))
-        call.done.add_done_callback(lambda _: loop.call_soon_threadsafe(came.set))
+        call = self._submit(ask, model, [(ids, each) for each in params], arrivals.put)
+        call.done.add_done_callback(lambda _: arrivals.end())
         self._streams += 1
         try:
-            while not all(part.told for part in parts):
-                await came.wait()
-                came.clear()
-                pieces = [part.flush() for part in parts if part.news]
-                if pieces:
-                    yield pieces
-                    await asyncio.sleep(self._pause_ms() / 1_000)
-                elif call.done.done():
-                    self._outputs(call)
+            while came := await arrivals.taken():
+                for index, output in came:
+                    parts[index].take(output)
+                yield [part.flush() for part in parts if part.news]
+                if all(part.told for part in parts):
                     return
+                await arrivals.pause(self._pause_ms() / 1_000)
+            self._outputs(call)  # raises what ended it
         finally:
             self._streams -= 1
             self._engine.abort(call)

@@ -5,27 +5,22 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from rayonale import cluster
 from rayonale.serve.settings import Service
 
 log = logging.getLogger("rayonale")
-
-# Ray Serve's own switches, set before its processes start: requests of one process stay on one
-# event loop, and its request log is written in batches.
-_LEAN = {
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
-}
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,12 @@ class Running:
         import ray
         from ray import serve
 
-        serve.shutdown()
-        ray.shutdown()
+        node = ray.get_runtime_context().get_node_id()
+        try:
+            serve.shutdown()
+            ray.shutdown()
+        finally:
+            _end_haproxy(node)
 
 
 def read(file: str) -> dict[str, Any]:
@@ -94,9 +93,6 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     """
     value = read(file)
     local = not os.environ.get("RAY_ADDRESS")
-    if local:
-        for name, setting in _LEAN.items():
-            os.environ.setdefault(name, setting)
     cluster.connect(num_cpus)
     from ray import serve
     from ray.serve.schema import LoggingConfig
@@ -104,6 +100,8 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
     if port is not None:
         http["port"] = port
+    if local and not serve.status().proxies:  # else it is Serve itself, which is told what changed
+        _require_free(http["host"], http["port"])
     quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")  # we keep our own
     serve.start(
         proxy_location=value.get("proxy_location", "EveryNode"),
@@ -124,6 +122,23 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     serve.run_many(targets)  # together: engines take their time
     base = f"http://{http['host']}:{http['port']}"
     return Running(tuple(f"{base}{target.route_prefix}" for target in targets), local)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Ports are shared between processes: a second service would get some of the requests."""
+    with socket.socket() as asked:
+        asked.settimeout(1)
+        if asked.connect_ex((host, port)) == 0:
+            raise ValueError(f"something listens at {host}:{port} already; give another port")
+
+
+def _end_haproxy(node: str) -> None:
+    """End a node's HAProxy where Ray's processes were killed before they could."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        if any(word.endswith(f"/{node}/haproxy.cfg") for word in words):
+            with suppress(psutil.Error):
+                process.terminate()
 
 
 def _built(application: Mapping[str, Any]) -> Any:
