@@ -11,8 +11,39 @@ import heapq
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Row numbers, group by group.
+
+    Attributes:
+        rows: those of the first group, of the second …, [rows].
+        sizes: of each group, [groups].
+    """
+
+    rows: Ints
+    sizes: Ints
+
+    @staticmethod
+    def of(values: Sequence[Hashable]) -> Groups:
+        """Groups of rows with equal values, in the order in which values come first."""
+        numbers: dict[Hashable, int] = {}
+        group = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+        return Groups(np.argsort(group, kind="stable"), np.bincount(group))
+
+    def rows_in(self, order: Ints) -> Ints:
+        """Row numbers of all groups, in an order of the groups."""
+        sizes = self.sizes[order]
+        starts = np.cumsum(self.sizes)[order] - sizes
+        # How far each place of the result lies from the place of its row in `rows`.
+        shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+        return self.rows[np.arange(len(self.rows)) + shift]
 
 
 @dataclass(frozen=True)
@@ -24,15 +55,15 @@ class Plan:
         batch: rows of a global batch; the last one of an epoch may be smaller.
         steps: optimiser steps in all.
         seed: of the order.
-        groups: row numbers of each group, which stay next to one another in every order (so in one
-            batch, unless its edge falls between them); None: every row is its own.
+        groups: rows that stay next to one another in every order (so in one batch, unless its edge
+            falls between them); None: every row is its own.
     """
 
     rows: int
     batch: int
     steps: int
     seed: int
-    groups: tuple[tuple[int, ...], ...] | None = None
+    groups: Groups | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,10 +73,10 @@ class Plan:
     def global_batch(self, step: int) -> list[int]:
         """Row numbers of a step (0-based), in the seeded order of its epoch."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        count = self.rows if self.groups is None else len(self.groups)
+        count = self.rows if self.groups is None else len(self.groups.sizes)
         order = np.random.default_rng([self.seed, epoch]).permutation(count)
         if self.groups is not None:
-            order = np.concatenate([self.groups[number] for number in order])
+            order = self.groups.rows_in(order)
         return [int(row) for row in order[within * self.batch : (within + 1) * self.batch]]
 
 
@@ -67,10 +98,7 @@ def make_plan(
     steps = max_steps if max_steps is not None else max(1, round((epochs or 1) * per_epoch))
     if together is None:
         return Plan(rows, batch, steps, seed)
-    groups: dict[Hashable, list[int]] = {}
-    for row, value in zip(range(rows), together, strict=True):
-        groups.setdefault(value, []).append(row)
-    return Plan(rows, batch, steps, seed, tuple(map(tuple, groups.values())))
+    return Plan(rows, batch, steps, seed, Groups.of(together))
 
 
 @dataclass(frozen=True)
