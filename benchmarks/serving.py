@@ -71,6 +71,7 @@ def ray_serve_llm(work: Path, model: str, port: int) -> list[str]:
     script.write_text(
         f"""
 import time
+import ray
 from ray import serve
 from ray.serve.llm import LLMConfig, build_openai_app
 config = LLMConfig(
@@ -81,6 +82,7 @@ config = LLMConfig(
     placement_group_config=dict(bundles=[dict(CPU=1)]),
     runtime_env=dict(env_vars=dict(VLLM_CPU_KVCACHE_SPACE="1")),
 )
+ray.init(num_cpus=8)  # its ingress and its engine reserve more than two cores have
 serve.start(http_options=dict(host="127.0.0.1", port={port}))
 serve.run(build_openai_app(dict(llm_configs=[config])), name="stock", route_prefix="/")
 time.sleep(3600)
