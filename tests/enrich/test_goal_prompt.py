@@ -188,8 +188,9 @@ def test_the_harness_tells_it_in_the_system_message(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("score", "digits", "wanted"),
-    [(7.5, 0, 8.0), (8.5, 0, 9.0), (8.49, 0, 8.0), (-0.4, 0, 0.0), (0.15, 1, 0.2), (9.95, 1, 10.0)],
-)
+    [(7.5, 0, 8.0), (8.5, 0, 9.0), (8.49, 0, 8.0), (-0.4, 0, 0.0), (0.15, 1, 0.2), (9.95, 1, 10.0),
+     (1e30, 6, 1e30), (float("-inf"), 0, float("-inf"))],
+)  # fmt: skip
 def test_halves_are_rounded_up(score: float, digits: int, wanted: float) -> None:
     """With `round` 7.5, 8 and 8.5 would all be told as 8, and 9 alone as 9."""
     assert goal_prompt.rounded(score, digits) == wanted

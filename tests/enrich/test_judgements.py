@@ -13,10 +13,10 @@ from tests.data.conftest import run_ingest
 from tests.generate.endpoint_server import Answer, Server, options, said
 
 from rayonale import prompts, records, storage
-from rayonale.enrich.judge_task import JudgeTask, read_structured
+from rayonale.enrich.judge_task import read_structured
 from rayonale.enrich.judgement_examples import JudgementExampleSettings, examples_of
 from rayonale.enrich.judgement_prompts import read_rubric, wording
-from rayonale.enrich.judgements import JudgeSettings, run, select, validate
+from rayonale.enrich.judgements import JudgeSettings, run, select, task_of, validate
 from rayonale.evaluate import judge_accuracy
 from rayonale.evaluate.soft_verdicts import expected_verdict
 from rayonale.evaluate.verdicts import PAIRWISE, scale
@@ -40,20 +40,6 @@ def row(*responses: str, label: float | None = 1.0, number: int = 1, **more: Any
         "metadata": "{}",
         **more,
     }
-
-
-def task(settings: JudgeSettings) -> JudgeTask:
-    return JudgeTask(
-        settings.wording(),
-        settings.sampling,
-        settings.n,
-        settings.seed,
-        settings.choices("pointwise"),
-        settings.choices("pairwise"),
-        settings.layout,
-        settings.expected,
-        settings.json_schema(),
-    )
 
 
 def context(folder: Path, rows: str, engines: Any = None, **inputs: Any) -> StageContext:
@@ -109,7 +95,7 @@ def test_a_rubric_of_a_file_takes_the_place_of_the_column(tmp_path: Path) -> Non
 def test_every_judgement_keeps_what_it_came_from() -> None:
     """Both orders, two draws each; verdicts are of the row's responses, whatever came first."""
     settings = JudgeSettings(n=2, sampling=DRAWN)
-    judge, pair = task(settings), row("a", "b")
+    judge, pair = task_of(settings), row("a", "b")
     asked = judge.requests(pair)
     assert isinstance(asked, list)
     assert len(asked) == 4 and len({request.seed for request in asked}) == 4
@@ -142,7 +128,7 @@ def test_orders() -> None:
     assert orders("both", row("a")) == (None,)
     drawn = Counter(orders("shuffled", row("a", "b", number=n))[0] for n in range(200))
     assert min(drawn["ab"], drawn["ba"]) > 70
-    judge = task(JudgeSettings())
+    judge = task_of(JudgeSettings())
     assert judge.requests(row("a", "b", "c")).reason == "wrong_responses"  # type: ignore[union-attr]
 
 
@@ -153,7 +139,7 @@ def test_expected_verdict_by_hand() -> None:
     assert expected_verdict(steps, scale()) == pytest.approx((3 * 2 + 4 + 5) / 4)
     assert expected_verdict(steps[:2], scale()) is None
     assert expected_verdict((Step("[RESULT]", {}), Step(" 3", {"so": -0.1})), scale()) is None
-    judge = task(JudgeSettings(expected=True))
+    judge = task_of(JudgeSettings(expected=True))
     said_ = Completion(text="[RESULT] 1", steps=(
         Step("[RESULT]", {}), Step(" 1", {" 1": math.log(0.8), " 2": math.log(0.2)})))  # fmt: skip
     both = judge.collect(row("a", "b"), [said_, said_])["judgements"]  # type: ignore[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,14 @@ def test_a_service_without_keys_listens_on_loopback_only(tmp_path: Path) -> None
         value["http_options"]["host"] = host
         file.write_text(yaml.safe_dump(value))
         running.read(str(file))
+
+
+def test_a_port_that_somebody_has_is_refused() -> None:
+    """HAProxy would share it, and a stranger would get some of the requests."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        port = stranger.getsockname()[1]
+        running._require_free("127.0.0.1", port)
+        stranger.listen()
+        with pytest.raises(ValueError, match=f"something listens at 127.0.0.1:{port} already"):
+            running._require_free("127.0.0.1", port)

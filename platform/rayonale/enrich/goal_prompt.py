@@ -35,8 +35,10 @@ def rounded(score: float, digits: int) -> float:
     """To so many decimals, halves upwards as grades are rounded.
 
     Python's `round` takes halves to the even neighbour: with scores in halves 8 would stand for
-    three of them (7.5, 8, 8.5) and 9 for one.
+    three of them (7.5, 8, 8.5) and 9 for one. What has no decimals (infinity, 1e30) stays.
     """
+    if not abs(score) < 2**53:
+        return float(score)
     step = Decimal(1).scaleb(-digits)
     return float(Decimal(repr(float(score))).quantize(step, ROUND_HALF_UP)) + 0.0
 
