@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.report.realistic import write_stage
 
 from rayonale.report.claims import Trained, beats, claims, flip_rates, headline, reaches
+from rayonale.report.evidence import Evidence
+from rayonale.report.sections.headline import trained
 
 TRAINED = {
     "sft": Trained("sft", "sft", 1_800),
@@ -103,3 +107,19 @@ def test_a_judge_that_flips_is_called_unreliable() -> None:
     assert headline(found, {"llm": 0.9})[-1] == (
         "The judge llm cannot be relied on: its two orders disagree in 90\u00a0% of the pairs."
     )
+
+
+def test_rows_of_told_goals_are_not_counted_as_pairs(tmp_path: Path) -> None:
+    """RA makes two rows of a pair: DPO on the same pairs has no fewer of them."""
+    goal = {"goal_prompt": {"template": "goal_system"}}
+    stages = [
+        write_stage(tmp_path, "dpo", "train", {}, rows_out=3_963, details={"loss": {"name": "dpo"}}),
+        write_stage(tmp_path, "ra", "train", {}, rows_out=6_766,
+                    details={"loss": {"name": "dpo"}, **goal}),
+    ]  # fmt: skip
+    found = trained(Evidence("Goals", stages))
+    assert [(found[name].pairs, found[name].loss) for name in ("dpo", "ra")] == [
+        (3_963, "dpo"), (0, "dpo")
+    ]  # fmt: skip
+    (claim,) = claims([entry("ra", "dpo", 0.47, 0.56)], found)
+    assert claim.question == "Does ra beat dpo?"

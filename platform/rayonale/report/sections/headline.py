@@ -44,6 +44,8 @@ def trained(evidence: Evidence) -> dict[str, Trained]:
         details = output.manifest.get("details", {})
         loss = details.get("loss") or output.manifest.get("settings", {}).get("loss") or {}
         name = loss.get("name", "") if isinstance(loss, dict) else str(loss)
-        pairs = int(output.manifest.get("rows_out") or 0)
+        # With goals told a pair is several rows, or none: how many pairs there were is not known.
+        told = bool(details.get("goal_prompt"))
+        pairs = 0 if told else int(output.manifest.get("rows_out") or 0)
         found[output.name] = Trained(output.name, str(name), pairs)
     return found
