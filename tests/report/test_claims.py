@@ -111,12 +111,12 @@ def test_a_judge_that_flips_is_called_unreliable() -> None:
 
 def test_rows_of_told_goals_are_not_counted_as_pairs(tmp_path: Path) -> None:
     """RA makes two rows of a pair: DPO on the same pairs has no fewer of them."""
-    goal = {"goal_prompt": {"template": "goal_system"}}
+    plain = {"loss": {"name": "dpo"}}
+    told = plain | {"goal_prompt": {"template": "goal_system"}}
     stages = [
-        write_stage(tmp_path, "dpo", "train", {}, rows_out=3_963, details={"loss": {"name": "dpo"}}),
-        write_stage(tmp_path, "ra", "train", {}, rows_out=6_766,
-                    details={"loss": {"name": "dpo"}, **goal}),
-    ]  # fmt: skip
+        write_stage(tmp_path, "dpo", "train", rows_out=3_963, details=plain),
+        write_stage(tmp_path, "ra", "train", rows_out=6_766, details=told),
+    ]
     found = trained(Evidence("Goals", stages))
     assert [(found[name].pairs, found[name].loss) for name in ("dpo", "ra")] == [
         (3_963, "dpo"), (0, "dpo")
