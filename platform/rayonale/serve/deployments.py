@@ -57,12 +57,12 @@ class Endpoint:
     """What Ray Serve's HTTP proxies hand requests to.
 
     Raises:
-        ValueError: it would be open to other machines.
+        ValueError: it would be open to other machines, or without the TLS that was asked for.
     """
 
     def __init__(self, service: Service, policies: list[Any], oracle: Any) -> None:
-        if service.access.open_on_loopback and RAY_SERVE_ENABLE_HA_PROXY:
-            _require_loopback(str(_get_global_client().http_config.host))
+        if RAY_SERVE_ENABLE_HA_PROXY:
+            _check_haproxy(service, _get_global_client().http_config)
         _log_to_stderr()
         self._service, self._policies, self._oracle = service, policies, oracle
         self._keeper: Any = None
@@ -87,10 +87,15 @@ class Endpoint:
             self._keeper.write()
 
 
-def _require_loopback(host: str) -> None:
-    """HAProxy does not tell who calls: only its own address keeps other machines out."""
-    if not is_loopback(host):
-        raise ValueError(f"no keys, and Ray Serve listens on {host}; expected access.keys_file")
+def _check_haproxy(service: Service, options: Any) -> None:
+    """What HAProxy cannot do, as Ray starts it, is not passed over."""
+    if options.ssl_keyfile:
+        raise ValueError("HAProxy takes no certificate here; expected RAY_SERVE_ENABLE_HA_PROXY=0")
+    # It does not tell who calls: only its own address keeps other machines out.
+    if service.access.open_on_loopback and not is_loopback(str(options.host)):
+        raise ValueError(
+            f"no keys, and Ray Serve listens on {options.host}; expected access.keys_file"
+        )
 
 
 def _policy(name: str, policy: Policy, registry: str) -> Any:

@@ -93,7 +93,8 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     """
     value = read(file)
     local = not os.environ.get("RAY_ADDRESS")
-    cluster.connect(num_cpus)
+    tls = bool((value.get("http_options") or {}).get("ssl_keyfile"))
+    cluster.connect(num_cpus, behind_haproxy=not tls)  # Ray gives HAProxy no certificate
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
