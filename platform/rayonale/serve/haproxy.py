@@ -51,7 +51,7 @@ def switches() -> dict[str, str]:
         # another endpoint.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Three looks that fail, and HAProxy is started anew.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
         # An endpoint that goes takes requests until HAProxy has been told of the new one.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     }
