@@ -16,6 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from rayonale.serve.errors import ApiError
 from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
+from rayonale.serve.relay import Inbox
 from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
@@ -56,7 +57,7 @@ class Router:
                 self.routes[f"{policy.name}@challenger"] = Route(policy, challenger)
             for adapter in policy.adapters:
                 self.routes[adapter.name] = Route(policy, handle, None, adapter.name)
-        self._oracle = oracle
+        self._oracle, self._inbox = oracle, Inbox()
 
     @property
     def has_oracle(self) -> bool:
@@ -102,13 +103,41 @@ class Router:
         handles = _chosen(route, user)
         for handle in handles:
             try:
-                async with aclosing(_streamed(handle, ask)) as pieces:
+                async with aclosing(self._streamed(handle, ask)) as pieces:
                     async for each in pieces:
                         yield each
                 return
             except _Unavailable:  # raised before anything has come
                 if handle is handles[-1]:
                     raise
+
+    async def _streamed(self, handle: Any, ask: Ask) -> AsyncGenerator[Begun | list[Piece], None]:
+        """A stream of one deployment; tried once more while nothing has come."""
+        for last in (False, True):
+            got_text = False
+            begun: Begun | None = None
+            try:
+                async with aclosing(self._inbox.received(handle, ask)) as received:
+                    async for each in received:
+                        if isinstance(each, Begun):
+                            begun = each  # told with the first text: until then another may answer
+                            continue
+                        if begun is not None:
+                            yield _or_raise(begun)
+                            begun = None
+                        got_text = got_text or not isinstance(each, Refused)
+                        yield _or_raise(each)
+                if begun is None:
+                    return
+                raise _died()  # the engine ended it without a word
+            except RayActorError as error:
+                log.warning("a replica died under a stream (%s)", type(error).__name__)
+                if got_text or last:
+                    raise _died() from error
+            except BackPressureError as error:
+                raise _queue_full() from error
+            except DeploymentUnavailableError as error:
+                raise _Unavailable() from error
 
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
@@ -155,46 +184,6 @@ def _chosen(route: Route, user: str | None) -> tuple[Any, ...]:
         drawn = int.from_bytes(digest[:8], "big") / 2**64
     mine = drawn < route.policy.challenger.share
     return (route.challenger, route.handle) if mine else (route.handle,)
-
-
-async def _streamed(handle: Any, ask: Ask) -> AsyncGenerator[Begun | list[Piece], None]:
-    """A stream of one deployment; tried once more while nothing has come."""
-    handle = handle.options(stream=True)
-    for last in (False, True):
-        got_text = False
-        begun: Begun | None = None
-        try:
-            async with aclosing(_received(handle.stream.remote(ask))) as received:
-                async for each in received:
-                    if isinstance(each, Begun):
-                        begun = each  # told with the first text: until then another may answer
-                        continue
-                    if begun is not None:
-                        yield _or_raise(begun)
-                        begun = None
-                    got_text = got_text or not isinstance(each, Refused)
-                    yield _or_raise(each)
-            if begun is None:
-                return
-            raise _died()  # the engine ended it without a word
-        except RayActorError as error:
-            log.warning("a replica died under a stream (%s)", type(error).__name__)
-            if got_text or last:
-                raise _died() from error
-        except BackPressureError as error:
-            raise _queue_full() from error
-        except DeploymentUnavailableError as error:
-            raise _Unavailable() from error
-
-
-async def _received(response: Any) -> AsyncGenerator[Any, None]:
-    """What a streaming deployment sends; it is cancelled when nobody takes it any more."""
-    try:
-        async for each in response:
-            yield each
-    except (asyncio.CancelledError, GeneratorExit):
-        response.cancel()
-        raise
 
 
 async def _once_more(call: Any) -> Any:

@@ -1,0 +1,91 @@
+"""Pieces through a socket of this machine: all of them, in order, or as messages instead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from rayonale.serve.messages import Begun, Piece, Refused, TokenLogprob
+from rayonale.serve.relay import Inbox, Outbox
+from rayonale.serve.served_model import ServedModel
+
+BEGUN = Begun(ServedModel("models:/m@champion", "/m/3", "m/3", "f" * 32), 7)
+
+
+def pieces(of: int) -> list[list[Piece]]:
+    """What a stream's engine gives, with what is hard to write down."""
+    told = (TokenLogprob("é", -0.5, (("é", -0.5), ("\n", float("-inf")))),)
+    found = [[Piece(0, f"{of}:{i}\n", 1), Piece(1, "\N{GRINNING FACE}", 2)] for i in range(20)]
+    return [*found, [Piece(0, "", 1, told, "stop"), Piece(1, "", 0, None, "length")]]
+
+
+class Replica:
+    """A deployment's handle: its method is called in this process, without Ray Serve between."""
+
+    def __init__(self, elsewhere: bool = False) -> None:
+        self._elsewhere, self._outbox, self.ended = elsewhere, Outbox(), 0
+        self.relayed, self.stream = self, self
+        self.cancelled = asyncio.Event()
+
+    def options(self, stream: bool) -> Replica:
+        """Of a call."""
+        return self
+
+    def remote(self, ask: int, path: str = "", number: int = -1) -> Any:
+        """Call `relayed`, or `stream`."""
+        if not path:
+            return self._stream(ask)
+        task = asyncio.ensure_future(
+            self._outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
+        )
+        task.add_done_callback(lambda each: each.cancelled() and self.cancelled.set())
+        return task
+
+    async def _stream(self, ask: int) -> AsyncIterator[Any]:
+        if ask < 0:
+            yield Refused(400, "no", "no")
+            return
+        yield BEGUN
+        for each in pieces(ask):
+            yield each
+            await asyncio.sleep(0.001)
+        self.ended += 1
+
+
+async def taken(inbox: Inbox, replica: Replica, ask: int) -> list[Any]:
+    return [each async for each in inbox.received(replica, ask)]
+
+
+def test_many_streams_at_a_time_come_whole_and_in_order() -> None:
+    async def run() -> list[list[Any]]:
+        inbox, replicas = Inbox(), [Replica(), Replica()]
+        return await asyncio.gather(*(taken(inbox, replicas[i % 2], i) for i in range(40)))
+
+    for number, found in enumerate(asyncio.run(asyncio.wait_for(run(), 30))):
+        assert found == [BEGUN, *pieces(number)]
+
+
+def test_a_refusal_is_handed_on_and_a_replica_elsewhere_sends_messages() -> None:
+    async def run() -> tuple[list[Any], list[Any]]:
+        inbox = Inbox()
+        return await taken(inbox, Replica(), -1), await taken(inbox, Replica(elsewhere=True), 5)
+
+    refused, found = asyncio.run(asyncio.wait_for(run(), 30))
+    assert refused == [Refused(400, "no", "no")]
+    assert found == [BEGUN, *pieces(5)]
+
+
+def test_a_stream_that_nobody_takes_any_more_is_cancelled() -> None:
+    async def run() -> int:
+        inbox, replica = Inbox(), Replica()
+        async with aclosing(inbox.received(replica, 3)) as received:
+            async for each in received:
+                if each != BEGUN:
+                    break
+        await replica.cancelled.wait()
+        assert await taken(inbox, replica, 4) == [BEGUN, *pieces(4)]
+        return replica.ended
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == 1
