@@ -52,8 +52,10 @@ def switches() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Three looks that fail, and HAProxy is started anew.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-        # An endpoint that goes takes requests until HAProxy has been told of the new one.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        # An endpoint that goes takes requests until HAProxy has seen that it goes, well before it
+        # closes its connections: what is on its way in one then is lost.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "6",
     }
 
 
