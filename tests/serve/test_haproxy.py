@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -92,3 +93,31 @@ def test_an_unknown_path_is_not_found_and_a_lost_endpoint_unavailable(
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, haproxy.SWITCH, "0")
     assert haproxy.switches() == {}
+
+
+def test_what_it_cannot_do_goes_through_rays_proxy() -> None:
+    assert haproxy.unfit("127.0.0.1", None) is None
+    assert haproxy.unfit("0.0.0.0", None) is None
+    assert "certificate" in str(haproxy.unfit("127.0.0.1", "key.pem"))
+    assert "not at ::1" in str(haproxy.unfit("::1", None))
+
+
+@pytest.mark.parametrize(
+    ("open_on_loopback", "options", "told"),
+    [
+        (True, {"host": "0.0.0.0", "ssl_keyfile": None}, "no keys, and Ray Serve listens on"),
+        (False, {"host": "127.0.0.1", "ssl_keyfile": "key.pem"}, "no certificate"),
+        (False, {"host": "::1", "ssl_keyfile": None}, "RAY_SERVE_ENABLE_HA_PROXY=0"),
+    ],
+)
+def test_an_endpoint_refuses_to_start_where_it_would_be_open(
+    open_on_loopback: bool, options: dict[str, Any], told: str
+) -> None:
+    from rayonale.serve import deployments
+    from rayonale.serve.settings import Service
+
+    access = {"open_on_loopback": True} if open_on_loopback else {"keys_env": "KEYS"}
+    policies = [{"name": "model", "model": "tinyworld"}]
+    service = Service.model_validate({"policies": policies, "access": access})
+    with pytest.raises(ValueError, match=told):
+        deployments._check_haproxy(service, SimpleNamespace(**options))

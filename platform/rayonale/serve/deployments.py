@@ -15,6 +15,7 @@ from ray.serve.context import _get_global_client
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
+from rayonale.serve import haproxy
 from rayonale.serve.oracle import OracleReplica
 from rayonale.serve.policy import PolicyReplica
 from rayonale.serve.running import is_loopback
@@ -89,8 +90,8 @@ class Endpoint:
 
 def _check_haproxy(service: Service, options: Any) -> None:
     """What HAProxy cannot do, as Ray starts it, is not passed over."""
-    if options.ssl_keyfile:
-        raise ValueError("HAProxy takes no certificate here; expected RAY_SERVE_ENABLE_HA_PROXY=0")
+    if why := haproxy.unfit(str(options.host), options.ssl_keyfile):
+        raise ValueError(f"{why}; expected {haproxy.SWITCH}=0")
     # It does not tell who calls: only its own address keeps other machines out.
     if service.access.open_on_loopback and not is_loopback(str(options.host)):
         raise ValueError(

@@ -59,6 +59,15 @@ def switches() -> dict[str, str]:
     }
 
 
+def unfit(host: str, ssl_keyfile: str | None) -> str | None:
+    """Why a service cannot come through HAProxy as Ray starts it; None when it can."""
+    if ssl_keyfile:
+        return "Ray gives HAProxy no certificate"
+    if host not in ("127.0.0.1", "localhost", "0.0.0.0"):
+        return f"Ray's HAProxy reaches endpoints of its machine at 127.0.0.1, not at {host}"
+    return None
+
+
 def _script(folder: Path, program: str) -> Path:
     """A program that Ray can start as HAProxy; see `haproxy_start.py`."""
     refusal = folder / "503.http"

@@ -18,6 +18,7 @@ import psutil
 import yaml
 
 from rayonale import cluster
+from rayonale.serve import haproxy
 from rayonale.serve.settings import Service
 
 log = logging.getLogger("rayonale")
@@ -93,14 +94,14 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     """
     value = read(file)
     local = not os.environ.get("RAY_ADDRESS")
-    tls = bool((value.get("http_options") or {}).get("ssl_keyfile"))
-    cluster.connect(num_cpus, behind_haproxy=not tls)  # Ray gives HAProxy no certificate
-    from ray import serve
-    from ray.serve.schema import LoggingConfig
-
     http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
     if port is not None:
         http["port"] = port
+    unfit = haproxy.unfit(http["host"], http.get("ssl_keyfile"))
+    cluster.connect(num_cpus, behind_haproxy=unfit is None)
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
     if local and not serve.status().proxies:  # else it is Serve itself, which is told what changed
         _require_free(http["host"], http["port"])
     quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")  # we keep our own
