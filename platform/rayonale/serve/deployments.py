@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
@@ -65,7 +66,11 @@ class Endpoint:
         if RAY_SERVE_ENABLE_HA_PROXY:
             _check_haproxy(service, _get_global_client().http_config)
         _log_to_stderr()
-        self._service, self._policies, self._oracle = service, policies, oracle
+        self._service, self._oracle = service, oracle and _of_this_process(oracle)
+        self._policies = [
+            (policy, *(each and _of_this_process(each) for each in handles))
+            for policy, *handles in policies
+        ]
         self._keeper: Any = None
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -86,6 +91,14 @@ class Endpoint:
     def __del__(self) -> None:
         if getattr(self, "_keeper", None) is not None:
             self._keeper.write()
+
+
+def _of_this_process(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The handle with this process's switches: one that is handed over keeps the driver's.
+
+    Its calls would be Ray tasks, which cost several times what calls by gRPC do.
+    """
+    return DeploymentHandle(handle.deployment_name, handle.app_name)
 
 
 def _check_haproxy(service: Service, options: Any) -> None:
