@@ -51,7 +51,7 @@ def switches() -> dict[str, str]:
         # another endpoint.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Three looks that fail, and HAProxy is started anew.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # An endpoint that goes takes requests until HAProxy has seen that it goes, well before it
         # closes its connections: what is on its way in one then is lost.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
