@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import pytest
+
+from rayonale.serve import relay
 from rayonale.serve.messages import Begun, Piece, Refused, TokenLogprob
 from rayonale.serve.relay import Inbox, Outbox
 from rayonale.serve.served_model import ServedModel
@@ -89,3 +92,14 @@ def test_a_stream_that_nobody_takes_any_more_is_cancelled() -> None:
         return replica.ended
 
     assert asyncio.run(asyncio.wait_for(run(), 30)) == 1
+
+
+def test_a_stream_whose_lines_are_lost_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_LATE_S", 0.2)
+    monkeypatch.setattr(relay, "_line", lambda *_: b"")
+
+    async def run() -> None:
+        await taken(Inbox(), Replica(), 1)
+
+    with pytest.raises(relay.Lost, match="21 of 21 lines"):
+        asyncio.run(asyncio.wait_for(run(), 30))

@@ -1,10 +1,10 @@
 """A stream's pieces on their way from an engine to the endpoint, on one machine.
 
-As messages of a Ray Serve call, a millisecond of the cores each, they cost a stream more than
-anything else but the model. Here the call only begins the stream and ends it: Ray Serve goes on
-choosing replicas, counting what they do, and telling of those that die. The pieces go through a
-socket that every replica has to the endpoint's process, as lines of JSON. It is a file in a folder
-of this user's alone; a replica on another machine does not find it.
+As messages of a Ray Serve call they take most of a millisecond of the cores each. Here the call
+only begins the stream and ends it: Ray Serve goes on choosing replicas, counting what they do, and
+telling of those that die. The pieces go through a socket that every replica has to the endpoint's
+process, as lines of JSON. It is a file in a folder of this user's alone; a replica on another
+machine does not find it, and its pieces come as messages.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ from typing import Any
 from rayonale.serve.messages import Begun, Elsewhere, Piece, Refused, Relayed, TokenLogprob
 from rayonale.serve.served_model import ServedModel
 
+_LATE_S = 5  # lines are written before a call ends; they come before its end, or at once after it
+
 # What came of a stream: who answers, with the first of them, and pieces.
 _Came = tuple[Begun | None, list[Piece]]
+
+
+class Lost(Exception):
+    """A stream's pieces did not all come."""
 
 
 class Lines(asyncio.Protocol):
@@ -57,6 +63,9 @@ class Inbox:
 
         It gives Begun, then lists of pieces, or Refused; it is cancelled when nobody takes it any
         more.
+
+        Raises:
+            Lost: its connection broke; else what the call raises.
         """
         number, box = next(self._numbers), asyncio.Queue[Any]()
         if self._path is None:
@@ -66,10 +75,14 @@ class Inbox:
         response = handle.relayed.remote(ask, path, number)
         ending = asyncio.create_task(_result(response))
         ending.add_done_callback(box.put_nowait)
-        taken, end = 0, None
+        taken, lines, end = 0, 0, None
         try:
-            while end is None or taken < end.lines:
-                came = await box.get()
+            while end is None or taken < lines:
+                try:
+                    async with asyncio.timeout(None if end is None else _LATE_S):
+                        came = await box.get()
+                except TimeoutError:
+                    raise Lost(f"{lines - taken} of {lines} lines did not come") from None
                 if came is not ending:
                     taken += 1
                     if came[0] is not None:
@@ -79,8 +92,7 @@ class Inbox:
                 end = ending.result()
                 if isinstance(end, Refused):
                     yield end
-                if not isinstance(end, Relayed):
-                    break
+                lines = end.lines if isinstance(end, Relayed) else 0
         except (asyncio.CancelledError, GeneratorExit):
             response.cancel()
             raise

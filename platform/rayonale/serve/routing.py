@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from rayonale.serve.errors import ApiError
 from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
-from rayonale.serve.relay import Inbox
+from rayonale.serve.relay import Inbox, Lost
 from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
@@ -130,7 +130,7 @@ class Router:
                 if begun is None:
                     return
                 raise _died()  # the engine ended it without a word
-            except RayActorError as error:
+            except (RayActorError, Lost) as error:
                 log.warning("a replica died under a stream (%s)", type(error).__name__)
                 if got_text or last:
                     raise _died() from error
