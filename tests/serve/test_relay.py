@@ -64,7 +64,11 @@ async def taken(inbox: Inbox, replica: Replica, ask: int) -> list[Any]:
 def test_many_streams_at_a_time_come_whole_and_in_order() -> None:
     async def run() -> list[list[Any]]:
         inbox, replicas = Inbox(), [Replica(), Replica()]
-        return await asyncio.gather(*(taken(inbox, replicas[i % 2], i) for i in range(40)))
+        found = await asyncio.gather(*(taken(inbox, replicas[i % 2], i) for i in range(40)))
+        assert inbox._folder is not None and inbox._folder.exists()
+        inbox.close()
+        assert not inbox._folder.exists()
+        return found
 
     for number, found in enumerate(asyncio.run(asyncio.wait_for(run(), 30))):
         assert found == [BEGUN, *pieces(number)]

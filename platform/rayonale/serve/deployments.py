@@ -72,6 +72,7 @@ class Endpoint:
             for policy, *handles in policies
         ]
         self._keeper: Any = None
+        self._router: Any = None
 
     def __serve_build_asgi_app__(self) -> Any:
         from rayonale.serve.api import build
@@ -86,11 +87,14 @@ class Endpoint:
             found = (ORACLE, serve.get_deployment_handle(ORACLE, app_name=name))
         if self._service.sampled is not None:
             self._keeper = Keeper(self._service.sampled)
-        return build(self._service, Router(self._policies, found), self._keeper)
+        self._router = Router(self._policies, found)
+        return build(self._service, self._router, self._keeper)
 
     def __del__(self) -> None:
         if getattr(self, "_keeper", None) is not None:
             self._keeper.write()
+        if getattr(self, "_router", None) is not None:
+            self._router.close()
 
 
 def _of_this_process(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:

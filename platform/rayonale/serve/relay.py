@@ -10,7 +10,6 @@ machine does not find it, and its pieces come as messages.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import itertools
 import json
 import shutil
@@ -56,6 +55,7 @@ class Inbox:
         self._boxes: dict[int, asyncio.Queue[Any]] = {}
         self._numbers = itertools.count()
         self._path: asyncio.Task[str] | None = None
+        self._folder: Path | None = None
         self._server: asyncio.Server | None = None
 
     async def received(self, handle: Any, ask: Any) -> AsyncGenerator[Any, None]:
@@ -106,12 +106,16 @@ class Inbox:
 
     async def _listen(self) -> str:
         """Path of the socket, which is made when it is first asked for."""
-        folder = Path(tempfile.mkdtemp(prefix="pieces-"))  # for this user alone
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = str(folder / "socket")
+        self._folder = Path(tempfile.mkdtemp(prefix="pieces-"))  # for this user alone
+        path = str(self._folder / "socket")
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Lines(self._boxes), path)
         return path
+
+    def close(self) -> None:
+        """Remove the socket."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Outbox:

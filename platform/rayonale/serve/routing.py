@@ -139,6 +139,10 @@ class Router:
             except DeploymentUnavailableError as error:
                 raise _Unavailable() from error
 
+    def close(self) -> None:
+        """Remove what this object has put on the disk."""
+        self._inbox.close()
+
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
         handle = self._the_oracle()[1]
