@@ -24,27 +24,41 @@ def pieces(of: int) -> list[list[Piece]]:
     return [*found, [Piece(0, "", 1, told, "stop"), Piece(1, "", 0, None, "length")]]
 
 
+class Response:
+    """Of a streaming call."""
+
+    def __init__(self, given: AsyncIterator[Any]) -> None:
+        self._given = given
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._given
+
+    def cancel(self) -> None:
+        """The task that takes it is cancelled, which is enough here."""
+
+
 class Replica:
-    """A deployment's handle: its method is called in this process, without Ray Serve between."""
+    """A deployment's handle: its methods are called in this process, without Ray Serve between."""
 
     def __init__(self, elsewhere: bool = False) -> None:
         self._elsewhere, self._outbox, self.ended = elsewhere, Outbox(), 0
-        self.relayed, self.stream = self, self
         self.cancelled = asyncio.Event()
 
-    def options(self, stream: bool) -> Replica:
+    def options(self, method_name: str, stream: bool) -> Replica:
         """Of a call."""
+        assert stream
         return self
 
     def remote(self, ask: int, path: str = "", number: int = -1) -> Any:
         """Call `relayed`, or `stream`."""
-        if not path:
-            return self._stream(ask)
-        task = asyncio.ensure_future(
-            self._outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
-        )
-        task.add_done_callback(lambda each: each.cancelled() and self.cancelled.set())
-        return task
+        return Response(self._relayed(ask, path, number) if path else self._stream(ask))
+
+    async def _relayed(self, ask: int, path: str, number: int) -> AsyncIterator[Any]:
+        try:
+            yield await self._outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
     async def _stream(self, ask: int) -> AsyncIterator[Any]:
         if ask < 0:

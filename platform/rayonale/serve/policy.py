@@ -187,6 +187,10 @@ class PolicyReplica:
             pieces.append(part.flush())
         return Answer(Begun(model, len(ids)), tuple(pieces))
 
+    async def answers(self, ask: Ask) -> AsyncGenerator[Answer | Refused, None]:
+        """`generate` as a streaming call; see `relay.only`."""
+        yield await self.generate(ask)
+
     async def stream(self, ask: Ask) -> AsyncGenerator[Begun | Refused | list[Piece], None]:
         """A request's samples as they come: first who answers, then lists of pieces."""
         model = self._followed.now
@@ -216,10 +220,12 @@ class PolicyReplica:
             self._streams -= 1
             self._engine.abort(call)
 
-    async def relayed(self, ask: Ask, path: str, number: int) -> Relayed | Refused | Elsewhere:
-        """`stream`, through the socket of an endpoint on this machine; returns at its end."""
+    async def relayed(
+        self, ask: Ask, path: str, number: int
+    ) -> AsyncGenerator[Relayed | Refused | Elsewhere, None]:
+        """`stream`, through the socket of an endpoint on this machine; gives how it ended."""
         async with contextlib.aclosing(self.stream(ask)) as pieces:
-            return await self._outbox.relay(pieces, path, number)
+            yield await self._outbox.relay(pieces, path, number)
 
     def _pause_ms(self) -> float:
         """Until a stream sends again: longer the more streams share what messages may cost."""

@@ -59,7 +59,7 @@ class Inbox:
         self._server: asyncio.Server | None = None
 
     async def received(self, handle: Any, ask: Any) -> AsyncGenerator[Any, None]:
-        """A stream of a deployment that has `stream` and `relayed`.
+        """A stream of a deployment that has `stream` and `relayed` (`policy.py`).
 
         It gives Begun, then lists of pieces, or Refused; it is cancelled when nobody takes it any
         more.
@@ -72,8 +72,8 @@ class Inbox:
             self._path = asyncio.create_task(self._listen())
         path = await asyncio.shield(self._path)
         self._boxes[number] = box
-        response = handle.relayed.remote(ask, path, number)
-        ending = asyncio.create_task(_result(response))
+        response = handle.options(method_name="relayed", stream=True).remote(ask, path, number)
+        ending = asyncio.create_task(only(response))
         ending.add_done_callback(box.put_nowait)
         taken, lines, end = 0, 0, None
         try:
@@ -99,6 +99,7 @@ class Inbox:
         finally:
             del self._boxes[number]
             ending.cancel()
+            ending.add_done_callback(_looked_at)
         if isinstance(end, Elsewhere):
             async with aclosing(_streamed(handle, ask)) as pieces:
                 async for each in pieces:
@@ -163,13 +164,31 @@ class Outbox:
         return Relayed(lines)
 
 
-async def _result(response: Any) -> Any:
-    return await response
+async def only(response: Any) -> Any:
+    """What a streaming call gives, which is one thing.
+
+    A call that does not stream would do, but by gRPC its cancellation is lost at times: Ray Serve
+    takes it for a replica that cannot be reached, and sends the request again.
+    """
+    found = None
+    try:
+        async for each in response:
+            found = each
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    return found
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """What a stream ends with that nobody takes any more need not be told."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _streamed(handle: Any, ask: Any) -> AsyncGenerator[Any, None]:
     """The stream as messages of a Ray Serve call."""
-    response = handle.options(stream=True).stream.remote(ask)
+    response = handle.options(method_name="stream", stream=True).remote(ask)
     try:
         async for each in response:
             yield each

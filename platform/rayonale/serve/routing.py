@@ -14,6 +14,7 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from rayonale.serve import relay
 from rayonale.serve.errors import ApiError
 from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
 from rayonale.serve.relay import Inbox, Lost
@@ -85,7 +86,8 @@ class Router:
         handles = _chosen(route, user)
         for handle in handles:
             try:
-                answer = await _once_more(lambda handle=handle: handle.generate.remote(ask))
+                calling = handle.options(method_name="answers", stream=True)
+                answer = await _once_more(lambda call=calling: relay.only(call.remote(ask)))
                 return _or_raise(answer)  # type: ignore[no-any-return]
             except _Unavailable:
                 if handle is handles[-1]:
