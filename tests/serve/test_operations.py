@@ -19,12 +19,15 @@ import pytest
 from tests.serve import models
 from tests.serve.service import Called, served, wait_for
 
-from rayonale.serve import running
+from rayonale.serve import haproxy, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ENGINE = {"max_model_len": 512, "max_num_seqs": 32, "threads": 1, "kv_cache_gib": 0.25}
 NAME = "served-policy"
+
+# Where HAProxy is switched on: itself, and Ray's process that looks after it.
+PROXIES = ["/haproxy.cfg", "ray::HAProxyManager"] if haproxy.wanted() else ["ray::ProxyActor"]
 
 
 class Registry:
@@ -203,9 +206,8 @@ def test_a_replica_that_is_killed_is_replaced(service: Called, stream: bool) -> 
     assert found["200"] > 4 and found["error event"] <= 4
 
 
-@pytest.mark.parametrize("text", ["/haproxy.cfg", "ray::HAProxyManager"])
+@pytest.mark.parametrize("text", PROXIES)
 def test_a_proxy_that_is_killed_is_replaced(service: Called, text: str) -> None:
-    """HAProxy itself, and Ray's process that looks after it."""
     import psutil
 
     def alive() -> dict[int, psutil.Process]:
