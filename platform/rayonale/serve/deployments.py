@@ -23,7 +23,7 @@ from rayonale.serve.running import is_loopback
 from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
 
 ORACLE = "oracle"  # the oracle's deployment in its application
-_DRAIN_S = 60.0  # a replica that is to go finishes its requests for at most so long
+_DRAIN_S = 60.0  # an engine that is to go finishes its requests for at most so long
 
 
 def application(arguments: Mapping[str, Any]) -> Application:
@@ -50,7 +50,8 @@ def application(arguments: Mapping[str, Any]) -> Application:
         num_replicas=service.endpoints,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=service.limits.in_flight + 64,  # those over the limit are told so
-        graceful_shutdown_timeout_s=_DRAIN_S,
+        # Its requests may wait for an engine that is replaced with it, which can take minutes.
+        graceful_shutdown_timeout_s=max(_DRAIN_S, service.limits.timeout_s),
     )(serve.ingress()(Endpoint))
     return endpoint.bind(service, policies, oracle)  # type: ignore[no-any-return]
 
