@@ -5,6 +5,9 @@
 
 One server at a time, the same model, settings, requests and cores; each is warmed up first. The
 load's client runs on the same cores. With `--rewards` also rewards, served against offline.
+
+`cpu_ms` is what a request took of the cores, by process: it says more than tokens a second where
+the machine does something else beside.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 import serving_load
@@ -95,8 +100,10 @@ COMMANDS = {"ours": ours, "vllm": vllm, "ray_serve_llm": ray_serve_llm}
 
 
 @contextmanager
-def server(command: list[str], work: Path, port: int, key: str) -> Iterator[float]:
-    """A running server; gives the seconds until it answered."""
+def server(
+    command: list[str], work: Path, port: int, key: str
+) -> Iterator[tuple[float, psutil.Process]]:
+    """A running server; gives the seconds until it answered, and its process."""
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
     begun = time.monotonic()
@@ -110,7 +117,7 @@ def server(command: list[str], work: Path, port: int, key: str) -> Iterator[floa
                     told = (work / "server.log").read_text(errors="replace")[-3_000:]
                     raise RuntimeError(f"{command[1:4]} did not start:\n{told}")
                 time.sleep(1)
-            yield time.monotonic() - begun
+            yield time.monotonic() - begun, psutil.Process(process.pid)
         finally:
             process.terminate()  # it ends its processes itself
             with suppress(subprocess.TimeoutExpired):
@@ -130,28 +137,56 @@ def _answers(port: int, key: str) -> bool:
         return False
 
 
+def cpu_seconds(process: psutil.Process) -> dict[tuple[int, str], float]:
+    """What a process and those below it have taken of the cores, by id and name."""
+    found = {}
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            words, times = each.cmdline() or [each.name()], each.cpu_times()
+            if Path(words[0]).name.startswith("python"):
+                words = [word for word in words[1:] if not word.startswith("-")] or words
+            name = words[0].split("/")[-1]
+            if name.startswith("ray::"):  # with the method that it runs now
+                name = name.removeprefix("ray::").split(".")[0]
+            found[each.pid, name] = times.user + times.system
+    return found
+
+
+def cpu_ms(before: Mapping[Any, float], after: Mapping[Any, float], requests: int) -> Any:
+    """Milliseconds that a request took of the cores: in all, and by process."""
+    found: Counter[str] = Counter()
+    for key, seconds in after.items():
+        found[key[1]] += (seconds - before.get(key, 0)) * 1_000 / requests
+    shown = {name: round(ms, 2) for name, ms in found.most_common(6)}
+    return {"all": round(found.total(), 2), **shown}
+
+
 def side(name: str, model: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One server under each load."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         work, port = Path(folder), arguments.port
         key = keys.add(work / "keys.txt", "load")
-        with server(COMMANDS[name](work, model, port), work, port, key) as seconds:
+        with server(COMMANDS[name](work, model, port), work, port, key) as (seconds, process):
             loads = [(c, s) for s in (False, True) for c in arguments.clients]
             for clients, stream in [(8, False), (8, True), *loads]:
                 requests = max(arguments.requests * clients // 32, 3 * clients)
+                requests = min(requests, arguments.requests * 2)
+                before = cpu_seconds(process)
                 measured = asyncio.run(
                     serving_load.measure(
                         f"http://127.0.0.1:{port}",
                         "model",
                         key,
                         clients=clients,
-                        requests=min(requests, arguments.requests * 2),
+                        requests=requests,
                         tokens=arguments.tokens,
                         stream=stream,
                     )
                 )
-                found.append({"side": name, "start_s": round(seconds), **measured.numbers()})
+                taken = cpu_ms(before, cpu_seconds(process), requests)
+                told = measured.numbers() | {"cpu_ms": taken}
+                found.append({"side": name, "start_s": round(seconds), **told})
                 print(json.dumps(found[-1]), flush=True)
     return found[2:]  # without the warm-up
 

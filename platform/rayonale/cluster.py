@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from rayonale.lineage import submitted_code
+from rayonale.serve import haproxy
 
 log = logging.getLogger("rayonale")
 
@@ -29,10 +30,6 @@ _SERVE_SWITCHES = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
 }
-
-# Pages of HAProxy, where it is switched on (docs/serving.md); at Ray's fixed ports only one session
-# of a machine could have them.
-_HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up
 
@@ -77,7 +74,7 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             os.environ.setdefault("RAY_worker_niceness", "0")
             # Started for an empty runtime environment, they would never be given work.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-            with _switches(_SERVE_SWITCHES | _free_ports(_HAPROXY_PORTS)):
+            with _switches(_SERVE_SWITCHES | haproxy.switches() | _free_ports(haproxy.PORTS)):
                 ray.init(
                     "local",  # never one that happens to run on this machine
                     num_cpus=num_cpus,

@@ -1,11 +1,13 @@
 """Trained policies and oracles behind an endpoint.
 
-    client ─► boundary.py   keys, limits, errors, access log, metrics
+    client ─► haproxy.py    in front, where it is switched on
+           ─► boundary.py   keys, limits, errors, access log, metrics
            ─► api.py        the endpoint's schema (OpenAPI)
            ─► chat.py · scoring.py · picks.py      what each endpoint does
            ─► routing.py    which deployment; once more when its replica died
            ─► policy.py     an engine that answers   ┐ Ray Serve deployments
               oracle.py     an engine that scores    ┘
+                 ├ relay.py         how a stream's pieces come back
                  └ served_model.py   follows a registry alias
 
 `deployments.py` puts these together from `settings.py`; the applications are in the top-level

@@ -12,16 +12,18 @@ from ray import serve
 from ray.serve import Application
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import tracking
+from rayonale.serve import haproxy
 from rayonale.serve.oracle import OracleReplica
 from rayonale.serve.policy import PolicyReplica
 from rayonale.serve.running import is_loopback
 from rayonale.serve.settings import Deployed, OracleApplication, Policy, ServedOracle, Service
 
 ORACLE = "oracle"  # the oracle's deployment in its application
-_DRAIN_S = 60.0  # a replica that is to go finishes its requests for at most so long
+_DRAIN_S = 60.0  # an engine that is to go finishes its requests for at most so long
 
 
 def application(arguments: Mapping[str, Any]) -> Application:
@@ -48,7 +50,8 @@ def application(arguments: Mapping[str, Any]) -> Application:
         num_replicas=service.endpoints,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=service.limits.in_flight + 64,  # those over the limit are told so
-        graceful_shutdown_timeout_s=_DRAIN_S,
+        # Its requests may wait for an engine that is replaced with it, which can take minutes.
+        graceful_shutdown_timeout_s=max(_DRAIN_S, service.limits.timeout_s),
     )(serve.ingress()(Endpoint))
     return endpoint.bind(service, policies, oracle)  # type: ignore[no-any-return]
 
@@ -57,15 +60,20 @@ class Endpoint:
     """What Ray Serve's HTTP proxies hand requests to.
 
     Raises:
-        ValueError: it would be open to other machines.
+        ValueError: it would be open to other machines, or without the TLS that was asked for.
     """
 
     def __init__(self, service: Service, policies: list[Any], oracle: Any) -> None:
-        if service.access.open_on_loopback and RAY_SERVE_ENABLE_HA_PROXY:
-            _require_loopback(str(_get_global_client().http_config.host))
+        if RAY_SERVE_ENABLE_HA_PROXY:
+            _check_haproxy(service, _get_global_client().http_config)
         _log_to_stderr()
-        self._service, self._policies, self._oracle = service, policies, oracle
+        self._service, self._oracle = service, oracle and _of_this_process(oracle)
+        self._policies = [
+            (policy, *(each and _of_this_process(each) for each in handles))
+            for policy, *handles in policies
+        ]
         self._keeper: Any = None
+        self._router: Any = None
 
     def __serve_build_asgi_app__(self) -> Any:
         from rayonale.serve.api import build
@@ -80,17 +88,33 @@ class Endpoint:
             found = (ORACLE, serve.get_deployment_handle(ORACLE, app_name=name))
         if self._service.sampled is not None:
             self._keeper = Keeper(self._service.sampled)
-        return build(self._service, Router(self._policies, found), self._keeper)
+        self._router = Router(self._policies, found)
+        return build(self._service, self._router, self._keeper)
 
     def __del__(self) -> None:
         if getattr(self, "_keeper", None) is not None:
             self._keeper.write()
+        if getattr(self, "_router", None) is not None:
+            self._router.close()
 
 
-def _require_loopback(host: str) -> None:
-    """HAProxy does not tell who calls: only its own address keeps other machines out."""
-    if not is_loopback(host):
-        raise ValueError(f"no keys, and Ray Serve listens on {host}; expected access.keys_file")
+def _of_this_process(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The handle with this process's switches: one that is handed over keeps the driver's.
+
+    Its calls would be Ray tasks, which cost several times what calls by gRPC do.
+    """
+    return DeploymentHandle(handle.deployment_name, handle.app_name)
+
+
+def _check_haproxy(service: Service, options: Any) -> None:
+    """What HAProxy cannot do, as Ray starts it, is not passed over."""
+    if why := haproxy.unfit(str(options.host), options.ssl_keyfile):
+        raise ValueError(f"{why}; expected {haproxy.SWITCH}=0")
+    # It does not tell who calls: only its own address keeps other machines out.
+    if service.access.open_on_loopback and not is_loopback(str(options.host)):
+        raise ValueError(
+            f"no keys, and Ray Serve listens on {options.host}; expected access.keys_file"
+        )
 
 
 def _policy(name: str, policy: Policy, registry: str) -> Any:

@@ -94,6 +94,18 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Relayed:
+    """A stream's end, where its pieces went another way (`relay.py`), in so many lines."""
+
+    lines: int
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The replica is not on the endpoint's machine: the pieces must come as messages."""
+
+
+@dataclass(frozen=True)
 class Scored:
     """Rewards of conversations, in their order."""
 

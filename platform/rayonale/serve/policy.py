@@ -13,14 +13,24 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from rayonale.data import tokens
 from rayonale.generate.engine import Call, Engine, EngineFailed
 from rayonale.serve import goal, sampling, served_model
 from rayonale.serve.following import Followed
-from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused
+from rayonale.serve.messages import (
+    About,
+    Answer,
+    Ask,
+    Begun,
+    Elsewhere,
+    Piece,
+    Refused,
+    Relayed,
+)
+from rayonale.serve.relay import Outbox
 from rayonale.serve.sampling import Part
 from rayonale.serve.served_model import ServedModel
 from rayonale.serve.settings import Policy
@@ -101,7 +111,7 @@ class PolicyReplica:
             for number, adapter in enumerate(settings.adapters, 1)
         }
         self._engine = Engine(model.weights, settings.engine, more=more)
-        self._streams = 0
+        self._streams, self._outbox = 0, Outbox()
         self._warm_up(model)
         self._followed = Followed(settings, registry, model, self._prepare, self._load)
 
@@ -177,7 +187,11 @@ class PolicyReplica:
             pieces.append(part.flush())
         return Answer(Begun(model, len(ids)), tuple(pieces))
 
-    async def stream(self, ask: Ask) -> AsyncIterator[Begun | Refused | list[Piece]]:
+    async def answers(self, ask: Ask) -> AsyncGenerator[Answer | Refused, None]:
+        """`generate` as a streaming call; see `relay.only`."""
+        yield await self.generate(ask)
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[Begun | Refused | list[Piece], None]:
         """A request's samples as they come: first who answers, then lists of pieces."""
         model = self._followed.now
         ids = self._encoded(ask, model)
@@ -205,6 +219,13 @@ class PolicyReplica:
         finally:
             self._streams -= 1
             self._engine.abort(call)
+
+    async def relayed(
+        self, ask: Ask, path: str, number: int
+    ) -> AsyncGenerator[Relayed | Refused | Elsewhere, None]:
+        """`stream`, through the socket of an endpoint on this machine; gives how it ended."""
+        async with contextlib.aclosing(self.stream(ask)) as pieces:
+            yield await self._outbox.relay(pieces, path, number)
 
     def _pause_ms(self) -> float:
         """Until a stream sends again: longer the more streams share what messages may cost."""

@@ -14,8 +14,10 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from rayonale.serve import relay
 from rayonale.serve.errors import ApiError
 from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
+from rayonale.serve.relay import Inbox, Lost
 from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
@@ -56,7 +58,7 @@ class Router:
                 self.routes[f"{policy.name}@challenger"] = Route(policy, challenger)
             for adapter in policy.adapters:
                 self.routes[adapter.name] = Route(policy, handle, None, adapter.name)
-        self._oracle = oracle
+        self._oracle, self._inbox = oracle, Inbox()
 
     @property
     def has_oracle(self) -> bool:
@@ -81,9 +83,16 @@ class Router:
 
     async def generate(self, route: Route, ask: Ask, user: str | None) -> Answer:
         """A request's samples."""
-        handle = _chosen(route, user)
-        answer = await _once_more(lambda: handle.generate.remote(ask))
-        return _or_raise(answer)  # type: ignore[no-any-return]
+        handles = _chosen(route, user)
+        for handle in handles:
+            try:
+                calling = handle.options(method_name="answers", stream=True)
+                answer = await _once_more(lambda call=calling: relay.only(call.remote(ask)))
+                return _or_raise(answer)  # type: ignore[no-any-return]
+            except _Unavailable:
+                if handle is handles[-1]:
+                    raise
+        raise AssertionError("unreachable")
 
     async def stream(
         self, route: Route, ask: Ask, user: str | None
@@ -93,12 +102,24 @@ class Router:
         Raises:
             ApiError: the request was refused, or the replica died in the middle.
         """
-        handle = _chosen(route, user).options(stream=True)
+        handles = _chosen(route, user)
+        for handle in handles:
+            try:
+                async with aclosing(self._streamed(handle, ask)) as pieces:
+                    async for each in pieces:
+                        yield each
+                return
+            except _Unavailable:  # raised before anything has come
+                if handle is handles[-1]:
+                    raise
+
+    async def _streamed(self, handle: Any, ask: Ask) -> AsyncGenerator[Begun | list[Piece], None]:
+        """A stream of one deployment; tried once more while nothing has come."""
         for last in (False, True):
             got_text = False
             begun: Begun | None = None
             try:
-                async with aclosing(_received(handle.stream.remote(ask))) as received:
+                async with aclosing(self._inbox.received(handle, ask)) as received:
                     async for each in received:
                         if isinstance(each, Begun):
                             begun = each  # told with the first text: until then another may answer
@@ -111,14 +132,18 @@ class Router:
                 if begun is None:
                     return
                 raise _died()  # the engine ended it without a word
-            except RayActorError as error:
+            except (RayActorError, Lost) as error:
                 log.warning("a replica died under a stream (%s)", type(error).__name__)
                 if got_text or last:
                     raise _died() from error
             except BackPressureError as error:
                 raise _queue_full() from error
             except DeploymentUnavailableError as error:
-                raise _unavailable() from error
+                raise _Unavailable() from error
+
+    def close(self) -> None:
+        """Remove what this object has put on the disk."""
+        self._inbox.close()
 
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
@@ -150,26 +175,21 @@ class Router:
         return self._oracle
 
 
-def _chosen(route: Route, user: str | None) -> Any:
-    """The policy's deployment or its challenger's; one user always goes the same way."""
+def _chosen(route: Route, user: str | None) -> tuple[Any, ...]:
+    """The deployments to ask in turn: the policy's, or its challenger's first.
+
+    One user always goes the same way. The policy answers for a challenger that has been taken away:
+    while a service is updated, the endpoint of before goes on taking requests for it.
+    """
     if route.challenger is None:
-        return route.handle
+        return (route.handle,)
     assert route.policy.challenger is not None
     drawn = random.random()
     if user is not None:
         digest = hashlib.sha256(f"{route.policy.name}\0{user}".encode()).digest()
         drawn = int.from_bytes(digest[:8], "big") / 2**64
-    return route.challenger if drawn < route.policy.challenger.share else route.handle
-
-
-async def _received(response: Any) -> AsyncGenerator[Any, None]:
-    """What a streaming deployment sends; it is cancelled when nobody takes it any more."""
-    try:
-        async for each in response:
-            yield each
-    except (asyncio.CancelledError, GeneratorExit):
-        response.cancel()
-        raise
+    mine = drawn < route.policy.challenger.share
+    return (route.challenger, route.handle) if mine else (route.handle,)
 
 
 async def _once_more(call: Any) -> Any:
@@ -184,7 +204,7 @@ async def _once_more(call: Any) -> Any:
         except BackPressureError as error:
             raise _queue_full() from error
         except DeploymentUnavailableError as error:
-            raise _unavailable() from error
+            raise _Unavailable() from error
     raise AssertionError("unreachable")
 
 
@@ -202,5 +222,9 @@ def _queue_full() -> ApiError:
     return ApiError(429, "queue_full", "the model's queue is full; try again later")
 
 
-def _unavailable() -> ApiError:
-    return ApiError(503, "unavailable", "the model cannot be started; see the service's log")
+class _Unavailable(ApiError):
+    """A deployment that cannot be started, or has been taken away."""
+
+    def __init__(self) -> None:
+        told = "the model cannot be started; see the service's log"
+        super().__init__(503, "unavailable", told)

@@ -18,6 +18,7 @@ import psutil
 import yaml
 
 from rayonale import cluster
+from rayonale.serve import haproxy
 from rayonale.serve.settings import Service
 
 log = logging.getLogger("rayonale")
@@ -93,13 +94,15 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     """
     value = read(file)
     local = not os.environ.get("RAY_ADDRESS")
+    http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
+    if port is not None:
+        http["port"] = port
+    if haproxy.wanted() and (why := haproxy.unfit(http["host"], http.get("ssl_keyfile"))):
+        raise ValueError(f"{file}: {why}; expected {haproxy.SWITCH}=0")
     cluster.connect(num_cpus)
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
-    http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
-    if port is not None:
-        http["port"] = port
     if local and not serve.status().proxies:  # else it is Serve itself, which is told what changed
         _require_free(http["host"], http["port"])
     quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")  # we keep our own

