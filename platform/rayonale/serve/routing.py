@@ -79,6 +79,10 @@ class Router:
             raise ApiError(404, "model_not_found", told, "model")
         return self.routes[model]
 
+    def judges(self, model: str) -> bool:
+        """Whether a model answers requests for judgements."""
+        return model in self.routes and self.routes[model].policy.judge is not None
+
     async def generate(self, route: Route, ask: Ask, user: str | None) -> Answer:
         """A request's samples."""
         handle = _chosen(route, user)
