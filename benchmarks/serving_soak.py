@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import secrets
 import shutil
 import statistics
 import tempfile
@@ -72,6 +74,9 @@ def soak(model: str, oracle: str | None, seconds: float, port: int) -> list[dict
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        (work / "token").write_text(secrets.token_hex(32))
+        # The service's Ray session and this process, which asks its replica at the end.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(work / "token")}
         key = keys.add(work / "keys.txt", "load")
         command = deployment(work, models.resolve(model), oracle, port)
         with serving.server(command, work, port, key) as started:
