@@ -312,6 +312,7 @@ def at_rest(process: int) -> dict[str, Any]:
     ray.init(address, log_to_driver=False, logging_level="ERROR")
     try:
         handle = serve.get_deployment_handle("model", app_name="policies")
+        handle.about.remote().result()  # a handle's first call takes its time
         begun = time.monotonic()
         while True:
             running, use = handle.running.remote().result(), handle.kv_cache_use.remote().result()

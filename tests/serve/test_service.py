@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -282,6 +283,13 @@ def test_a_client_that_goes_away_frees_its_place(service: Called) -> None:
         with contextlib.suppress(httpx.ReadTimeout):
             service.http.post(path, json=body, timeout=0.5)
     wait_for(lambda: handle.running.remote().result() == 0, 15, "the engine is free")
+    body["n"] = 8  # for so long that its end is told from its being given up
+    begun = time.monotonic()
+    service.post(path, **body)
+    full = time.monotonic() - begun
+    with pytest.raises(httpx.ReadTimeout):
+        service.http.post(path, json=body, timeout=0.3)
+    wait_for(lambda: handle.running.remote().result() == 0, full / 2, f"free before {full:.1f} s")
     assert handle.kv_cache_use.remote().result() == 0
 
 
