@@ -179,8 +179,12 @@ async def _received(response: Any) -> AsyncGenerator[Any, None]:
 async def _once_more(call: Any) -> Any:
     """A call's result; when the replica dies under it, another one's."""
     for last in (False, True):
+        response = call()
         try:
-            return await call()
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()  # by itself, a call that goes by gRPC is worked on to its end
+            raise
         except RayActorError as error:
             log.warning("a replica died under a request (%s)", type(error).__name__)
             if last:
