@@ -4,7 +4,8 @@
     python benchmarks/serving.py --sides ours vllm --clients 32
 
 One server at a time, the same model, settings, requests and cores; each is warmed up first. The
-load's client runs on the same cores. With `--rewards` also rewards, served against offline.
+load's client runs on the same cores. `--rewards MODEL` measures rewards instead, served against
+offline; `--soak SECONDS` our service under mixed load, for what fails and what grows.
 
 `cpu_ms` is what a request took of the cores, by process: it says more than tokens a second where
 the machine does something else beside.
@@ -25,6 +26,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,11 @@ def ours(work: Path, model: str, port: int, oracle: str | None = None) -> list[s
     applications = [{"name": "app", "import_path": path, "route_prefix": "/", "args": args}]
     value = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": applications}
     (work / "serve.yaml").write_text(yaml.safe_dump(value))
+    return serve_command(work)
+
+
+def serve_command(work: Path) -> list[str]:
+    """Command that serves what the deployment file in `work` says."""
     return [sys.executable, "jobs/serve_models.py", str(work / "serve.yaml")]
 
 
@@ -99,11 +106,17 @@ time.sleep(3600)
 COMMANDS = {"ours": ours, "vllm": vllm, "ray_serve_llm": ray_serve_llm}
 
 
+@dataclass(frozen=True)
+class Started:
+    """A running server: its process, and the seconds until it answered."""
+
+    process: int
+    seconds: float
+
+
 @contextmanager
-def server(
-    command: list[str], work: Path, port: int, key: str
-) -> Iterator[tuple[float, psutil.Process]]:
-    """A running server; gives the seconds until it answered, and its process."""
+def server(command: list[str], work: Path, port: int, key: str) -> Iterator[Started]:
+    """A running server, as soon as it answers."""
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("RAY_ADDRESS", None)
     begun = time.monotonic()
@@ -117,7 +130,7 @@ def server(
                     told = (work / "server.log").read_text(errors="replace")[-3_000:]
                     raise RuntimeError(f"{command[1:4]} did not start:\n{told}")
                 time.sleep(1)
-            yield time.monotonic() - begun, psutil.Process(process.pid)
+            yield Started(process.pid, time.monotonic() - begun)
         finally:
             process.terminate()  # it ends its processes itself
             with suppress(subprocess.TimeoutExpired):
@@ -167,7 +180,8 @@ def side(name: str, model: str, arguments: argparse.Namespace) -> list[dict[str,
     with tempfile.TemporaryDirectory() as folder:
         work, port = Path(folder), arguments.port
         key = keys.add(work / "keys.txt", "load")
-        with server(COMMANDS[name](work, model, port), work, port, key) as (seconds, process):
+        with server(COMMANDS[name](work, model, port), work, port, key) as started:
+            process = psutil.Process(started.process)
             loads = [(c, s) for s in (False, True) for c in arguments.clients]
             for clients, stream in [(8, False), (8, True), *loads]:
                 requests = max(arguments.requests * clients // 32, 3 * clients)
@@ -186,7 +200,7 @@ def side(name: str, model: str, arguments: argparse.Namespace) -> list[dict[str,
                 )
                 taken = cpu_ms(before, cpu_seconds(process), requests)
                 told = measured.numbers() | {"cpu_ms": taken}
-                found.append({"side": name, "start_s": round(seconds), **told})
+                found.append({"side": name, "start_s": round(started.seconds), **told})
                 print(json.dumps(found[-1]), flush=True)
     return found[2:]  # without the warm-up
 
@@ -201,9 +215,16 @@ def main() -> None:
     parser.add_argument("--model", default="tinyworld")
     parser.add_argument("--port", type=int, default=8_321)
     parser.add_argument("--rewards", metavar="MODEL", help="measure this reward model instead")
+    parser.add_argument("--soak", metavar="SECONDS", type=float, help="mixed load for so long")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    if arguments.rewards:
+    if arguments.soak:
+        import serving_soak
+
+        found = serving_soak.soak(
+            arguments.model, arguments.rewards, arguments.soak, arguments.port
+        )
+    elif arguments.rewards:
         import serving_rewards
 
         found = serving_rewards.measure(arguments.rewards, arguments.port)
@@ -212,6 +233,8 @@ def main() -> None:
         found = [line for name in arguments.sides for line in side(name, model, arguments)]
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))
+    if arguments.soak and found[-1]["verdict"] != "good":
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import serving
+from rayonale import models
 from rayonale.generate.rewards import RewardReplica, source_of
 from rayonale.generate.settings import EngineOptions, Request, Sampling, Weights
 from rayonale.serve import keys
@@ -32,7 +33,7 @@ def conversations() -> list[list[dict[str, str]]]:
 def measure(model: str, port: int) -> list[dict[str, Any]]:
     """Offline, then served; rewards are compared."""
     said = conversations()
-    source, _ = source_of(model)
+    source, _ = source_of(models.resolve(model))
     weights = Weights(source, "")
     options = EngineOptions(max_model_len=1_024, max_num_seqs=64, threads=1, kv_cache_gib=1)
     with tempfile.TemporaryDirectory() as folder:

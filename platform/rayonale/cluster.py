@@ -23,12 +23,14 @@ log = logging.getLogger("rayonale")
 
 # Ray Serve's own switches for the processes of a local session: calls between them go by gRPC (as
 # Ray tasks they cost several times as much), requests of one process stay on one event loop, and
-# the log of requests is written in batches.
+# the log of requests is written in batches. A proxy that takes over 5 s to start is killed and
+# started again by default, which on a busy machine fails the whole start.
 _SERVE_SWITCHES = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "100",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 OBJECT_STORE_BYTES = 1 << 30  # of a local session; rows stream through, they do not pile up

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,18 @@ def _free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    """A head with token authentication and its dashboard on loopback; ended by its processes."""
+    """A head that the tests of jobs share."""
+    with started({}) as found:
+        yield found
+
+
+@contextmanager
+def started(more: Mapping[str, str]) -> Iterator[Head]:
+    """A head with token authentication and its dashboard on loopback; ended by its processes.
+
+    Args:
+        more: of `ray start`'s environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rn"))  # short: sockets' paths have a limit
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -69,6 +81,7 @@ def head() -> Iterator[Head]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NO_COLOR": "1",
+        **more,
     }
     gcs, dashboard, agent, grpc, client, metrics, environments = _free_ports(7)
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]

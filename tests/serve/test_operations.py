@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.serve import models
+from tests.serve import browser, models
 from tests.serve.service import Called, served, wait_for
 
 from rayonale.serve import haproxy, running
@@ -262,6 +262,16 @@ def test_a_redeploy_loses_no_request(service: Called, registry: Registry, stream
     print(f"\nredeploy: {dict(found)} in {seconds:.1f} s")
     assert set(found) == {"200"}
     assert version(service) == f"{NAME}/1"
+
+
+def test_without_a_judge_the_page_does_not_offer_one(service: Called) -> None:
+    with browser.opened() as page:
+        page.go(service.url)
+        page.type("key", service.key)
+        page.run("document.getElementById('key').dispatchEvent(new Event('change'))")
+        loaded = "return document.querySelectorAll('#model0 option').length"
+        wait_for(lambda: page.run(loaded), 20, "models")
+        assert page.run("return $('judging').hidden && $('judging').offsetHeight === 0")
 
 
 def test_metrics_are_exported(service: Called) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,6 +283,14 @@ def test_a_client_that_goes_away_frees_its_place(service: Called) -> None:
         with contextlib.suppress(httpx.ReadTimeout):
             service.http.post(path, json=body, timeout=0.5)
     wait_for(lambda: handle.running.remote().result() == 0, 15, "the engine is free")
+    body["n"] = 8  # for so long that its end is told from its being given up
+    begun = time.monotonic()
+    service.post(path, **body)
+    full = time.monotonic() - begun
+    with pytest.raises(httpx.ReadTimeout):
+        service.http.post(path, json=body, timeout=0.3)
+    wait_for(lambda: handle.running.remote().result() == 0, full / 2, f"free before {full:.1f} s")
+    assert handle.kv_cache_use.remote().result() == 0
 
 
 def test_sampled_requests_are_rows(service: Called) -> None:
@@ -288,6 +299,40 @@ def test_sampled_requests_are_rows(service: Called) -> None:
     row = next(iter(storage.read_rows(folder)))
     assert row["prompt"][-1]["role"] == "user" and row["responses"]
     assert json.loads(row["metadata"])["version"].startswith("model:")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "path"),
+    [("openai-chat", "/v1/chat/completions"), ("openai", "/v1/completions")],
+)
+def test_vllms_benchmark_client_measures_it(
+    service: Called, tmp_path: Path, backend: str, path: str
+) -> None:
+    """Every request is answered, with as many tokens as it asked for."""
+    text = (REPOSITORY / "docs/serving.md").read_text()
+    (command,) = re.findall(
+        r"^    \S+ (\S*python benchmarks/vllm_client.*\n(?: {8}.*\n)*)", text, re.M
+    )
+    words = shlex.split(command.replace("\\\n", " "))
+    for old, new in {
+        ".venv/bin/python": sys.executable,
+        "openai-chat": backend,
+        "/v1/chat/completions": path,
+        "http://127.0.0.1:8000": service.url,
+    }.items():
+        words[words.index(old)] = new
+    words += ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "found.json"]
+    words += ["--temperature", "0.7", "--num-prompts", "24"]
+    environment = os.environ | {"OPENAI_API_KEY": service.key}
+    done = subprocess.run(
+        words, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["completed"], found["failed"]) == (24, 0)
+    assert found["total_output_tokens"] == 24 * 32
+    assert 0 < found["median_ttft_ms"] < found["p99_ttft_ms"] + 1
 
 
 def test_the_documented_curl_works(service: Called) -> None:
@@ -299,11 +344,45 @@ def test_the_documented_curl_works(service: Called) -> None:
     assert json.loads(found.stdout)["choices"][0]["message"]["role"] == "assistant"
 
 
+def _judged_on_the_page(service: Called, page: browser.Page) -> None:
+    """The judge's opinion is shown as it came; a judge that writes nonsense is told so."""
+    assert page.run("return [...judge.options].map((o) => o.value)") == ["tinyworld", "tuned"]
+    texts = page.run("return [text0.textContent, text1.textContent]")
+    messages = [{"role": "user", "content": page.run("return $('prompt').value")}]
+    for name in ("tuned", "tinyworld"):
+        page.run(f"judge.value = '{name}'")
+        page.click("askjudge")
+        wait_for(lambda: page.run("return !askjudge.disabled"), 60, "the judge's answer")
+        told = service.post("/v1/judge", model=name, messages=messages, responses=texts)
+        shown = page.run(
+            "return [...judgements.children].map((e) => [...e.children].map((c) => c.textContent))"
+        )
+        assert len(shown) == 2
+        for (heading, text, read, status), each in zip(shown, told["judgements"], strict=True):
+            first = "left" if each["order"] == "ab" else "right"
+            assert heading.startswith(f"Response 1 is the {first} answer")
+            if each["status"] == "ok":
+                better = {1: "left", 2: "right"}[each["verdict"]]
+                assert text == each["rationale"] and read == f"Verdict: {better} is better"
+            else:
+                assert text == each["text"] and read.startswith("Could not be read")
+                assert each["reason"] in status
+        verdict = page.run("return verdict.textContent")
+        assert told["system_fingerprint"] in verdict
+        better = {1: "left is better", 1.5: "a tie", 2: "right is better", None: "no verdict"}
+        assert better[told["verdict"]] in verdict
+        assert told["verdict"] is None or name == "tinyworld"  # drawn weights give no verdict
+    assert told["judgements"][0]["status"] == "ok" and page.run(
+        "return $('judging').offsetHeight > 100"
+    )
+
+
 def test_picks_on_the_page_become_training_rows(service: Called, tmp_path: Path) -> None:
     with browser.opened() as page:
         for number, width in enumerate((1_200, 390)):
             page.resize(width, 900)
             page.go(service.url)
+            assert number or page.run("return $('judging').hidden")  # nobody knows of a judge yet
             page.type("key", service.key) if number == 0 else None
             page.run("document.getElementById('key').dispatchEvent(new Event('change'))")
             wait_for(
@@ -315,12 +394,14 @@ def test_picks_on_the_page_become_training_rows(service: Called, tmp_path: Path)
             page.type("prompt", f"Name two birds. {number}")
             page.click("send")
             wait_for(lambda: page.run("return !pick0.disabled"), 60, "both answers")
-            assert "reward" in page.run("return about0.textContent")
+            assert re.fullmatch(r"Reward -?\d+\.\d\d", page.run("return reward0.textContent"))
             assert page.run("return document.documentElement.scrollWidth <= innerWidth")
             page.screenshot(tmp_path / f"page-{width}.png")
+            _judged_on_the_page(service, page)
             chosen = page.run("return text1.textContent")
             page.click("pick1")
             wait_for(lambda: page.run("return said.textContent.startsWith('Kept')"), 20, "kept")
+            assert page.run("return pick1.textContent") == "✓ Right is better"
     rows = list(storage.read_rows(str(service.folder / "picks")))
     assert len(rows) == 2 and chosen in [row["chosen"][0]["content"] for row in rows]
     assert all(row["score_chosen"] is not None and row["annotator"] == "tests" for row in rows)

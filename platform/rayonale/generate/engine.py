@@ -230,6 +230,12 @@ class Engine:
         """Requests that are in the engine now."""
         return len(self._owner)
 
+    @property
+    def kv_cache_use(self) -> float | None:
+        """Share of the KV cache that requests hold; None where vLLM steps in another process."""
+        core = getattr(self._llm.engine_core, "engine_core", None)
+        return None if core is None else float(core.scheduler.kv_cache_manager.usage)
+
     def close(self) -> None:
         """Stop the thread and free the engine's memory."""
         self._stopped = True

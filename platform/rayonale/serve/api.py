@@ -118,6 +118,7 @@ def _models(app: FastAPI, router: Router) -> None:
                 "fingerprint": about.model.fingerprint,
                 "max_model_len": about.max_model_len,
                 "goals": about.goals,
+                "judges": router.judges(name),
                 "held_back": about.held_back,
             }
             for name, about in found.items()

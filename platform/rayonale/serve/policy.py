@@ -156,6 +156,10 @@ class PolicyReplica:
         """Samples that the engine draws now."""
         return self._engine.running
 
+    async def kv_cache_use(self) -> float | None:
+        """Share of the engine's KV cache that requests hold; None where it cannot be told."""
+        return self._engine.kv_cache_use
+
     async def prompt_tokens(self, ask: Ask) -> list[int]:
         """Tokens that a request's prompt becomes."""
         found = self._encoded(ask, self._followed.now)

@@ -81,6 +81,10 @@ class Router:
             raise ApiError(404, "model_not_found", told, "model")
         return self.routes[model]
 
+    def judges(self, model: str) -> bool:
+        """Whether a model answers requests for judgements."""
+        return model in self.routes and self.routes[model].policy.judge is not None
+
     async def generate(self, route: Route, ask: Ask, user: str | None) -> Answer:
         """A request's samples."""
         handles = _chosen(route, user)
@@ -195,8 +199,12 @@ def _chosen(route: Route, user: str | None) -> tuple[Any, ...]:
 async def _once_more(call: Any) -> Any:
     """A call's result; when the replica dies under it, another one's."""
     for last in (False, True):
+        response = call()
         try:
-            return await call()
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()  # by itself, a call that goes by gRPC is worked on to its end
+            raise
         except RayActorError as error:
             log.warning("a replica died under a request (%s)", type(error).__name__)
             if last:
