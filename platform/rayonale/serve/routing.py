@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -17,10 +17,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from rayonale.serve import relay
 from rayonale.serve.errors import ApiError
 from rayonale.serve.messages import About, Answer, Ask, Begun, Piece, Refused, Scored
+from rayonale.serve.presence import Presence
 from rayonale.serve.relay import Inbox, Lost
 from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Router:
             for adapter in policy.adapters:
                 self.routes[adapter.name] = Route(policy, handle, None, adapter.name)
         self._oracle, self._inbox = oracle, Inbox()
+        handles = [handle for _, *both in policies for handle in both if handle is not None]
+        self._presence = {id(handle): Presence(handle) for handle in handles}
 
     @property
     def has_oracle(self) -> bool:
@@ -90,13 +94,16 @@ class Router:
         handles = _chosen(route, user)
         for handle in handles:
             try:
-                calling = handle.options(method_name="answers", stream=True)
-                answer = await _once_more(lambda call=calling: relay.only(call.remote(ask)))
-                return _or_raise(answer)  # type: ignore[no-any-return]
+                return _or_raise(await self._answer(handle, ask))  # type: ignore[no-any-return]
             except _Unavailable:
                 if handle is handles[-1]:
                     raise
         raise AssertionError("unreachable")
+
+    async def _answer(self, handle: Any, ask: Ask) -> Answer | Refused:
+        calling = handle.options(method_name="answers", stream=True)
+        waited = self._presence[id(handle)].waited
+        return await _once_more(lambda: waited(relay.only(calling.remote(ask))))  # type: ignore[no-any-return]
 
     async def stream(
         self, route: Route, ask: Ask, user: str | None
@@ -124,7 +131,7 @@ class Router:
             begun: Begun | None = None
             try:
                 async with aclosing(self._inbox.received(handle, ask)) as received:
-                    async for each in received:
+                    async for each in _watched(self._presence[id(handle)], received):
                         if isinstance(each, Begun):
                             begun = each  # told with the first text: until then another may answer
                             continue
@@ -152,12 +159,12 @@ class Router:
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await _once_more(lambda: handle.score.remote(conversations)))  # type: ignore[no-any-return]
+        return _or_raise(await _once_more(lambda: _given(handle.score.remote(conversations))))  # type: ignore[no-any-return]
 
     async def score_rendered(self, texts: list[str]) -> Scored:
         """Rewards of rendered conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await _once_more(lambda: handle.score_rendered.remote(texts)))  # type: ignore[no-any-return]
+        return _or_raise(await _once_more(lambda: _given(handle.score_rendered.remote(texts))))  # type: ignore[no-any-return]
 
     async def about(self) -> dict[str, About]:
         """What each model is served by; challengers are called `<policy>@challenger`.
@@ -168,9 +175,11 @@ class Router:
         asked = {name: route.handle for name, route in self.routes.items()}
         if self._oracle is not None:
             asked[self._oracle[0]] = self._oracle[1]
-        found = await asyncio.gather(
-            *(_once_more(lambda handle=handle: handle.about.remote()) for handle in asked.values())
-        )
+
+        async def told(handle: Any) -> About:
+            return await _once_more(lambda: _given(handle.about.remote()))  # type: ignore[no-any-return]
+
+        found = await asyncio.gather(*(told(handle) for handle in asked.values()))
         return dict(zip(asked, found, strict=True))
 
     def _the_oracle(self) -> tuple[str, Any]:
@@ -196,15 +205,31 @@ def _chosen(route: Route, user: str | None) -> tuple[Any, ...]:
     return (route.challenger, route.handle) if mine else (route.handle,)
 
 
-async def _once_more(call: Any) -> Any:
+async def _watched(
+    presence: Presence, received: AsyncGenerator[T, None]
+) -> AsyncGenerator[T, None]:
+    """What is received, of a deployment that is there until the first of it has come."""
+    first = await presence.waited(anext(received, None))
+    if first is not None:
+        yield first
+        async for each in received:
+            yield each
+
+
+async def _given(response: Any) -> Any:
+    """A call's result; a call that nobody waits for any more is given up."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()  # by itself, a call that goes by gRPC is worked on to its end
+        raise
+
+
+async def _once_more(call: Callable[[], Awaitable[T]]) -> T:
     """A call's result; when the replica dies under it, another one's."""
     for last in (False, True):
-        response = call()
         try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()  # by itself, a call that goes by gRPC is worked on to its end
-            raise
+            return await call()
         except RayActorError as error:
             log.warning("a replica died under a request (%s)", type(error).__name__)
             if last:
