@@ -47,11 +47,12 @@ def set_up_worker() -> None:
     logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def connect(num_cpus: int | None = None) -> dict[str, Any]:
+def connect(num_cpus: int | None = None, behind_haproxy: bool = True) -> dict[str, Any]:
     """Connect to Ray once per process; later calls change nothing.
 
     Args:
         num_cpus: cores of a local session (default: all).
+        behind_haproxy: what a local session serves; else behind Ray Serve's Python proxy.
 
     Returns:
         The cluster's resources.
@@ -76,7 +77,8 @@ def connect(num_cpus: int | None = None) -> dict[str, Any]:
             os.environ.setdefault("RAY_worker_niceness", "0")
             # Started for an empty runtime environment, they would never be given work.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-            with _switches(_SERVE_SWITCHES | haproxy.switches() | _free_ports(haproxy.PORTS)):
+            proxy = haproxy.switches() if behind_haproxy else {haproxy.SWITCH: "0"}
+            with _switches(_SERVE_SWITCHES | proxy | _free_ports(haproxy.PORTS)):
                 ray.init(
                     "local",  # never one that happens to run on this machine
                     num_cpus=num_cpus,

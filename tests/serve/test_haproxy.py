@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def running(applications: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     from ray.serve._private import haproxy as rays
     from ray.serve.config import HTTPOptions
 
-    monkeypatch.setenv(haproxy.SWITCH, "1")
+    monkeypatch.delenv(haproxy.SWITCH, raising=False)
     switches = haproxy.switches()
     folder = Path(switches["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).parent / "node"
     port = free_port()
@@ -89,12 +90,12 @@ def test_an_unknown_path_is_not_found_and_a_lost_endpoint_unavailable(
     assert answer.json()["error"]["code"] == "unavailable"
 
 
-def test_it_has_to_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(haproxy.SWITCH, raising=False)
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, haproxy.SWITCH, "0")
     assert haproxy.switches() == {}
 
 
-def test_what_it_cannot_do_is_told() -> None:
+def test_what_it_cannot_do_goes_through_rays_proxy() -> None:
     assert haproxy.unfit("127.0.0.1", None) is None
     assert haproxy.unfit("0.0.0.0", None) is None
     assert "certificate" in str(haproxy.unfit("127.0.0.1", "key.pem"))

@@ -26,8 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENGINE = {"max_model_len": 512, "max_num_seqs": 32, "threads": 1, "kv_cache_gib": 0.25}
 NAME = "served-policy"
 
-# Where HAProxy is switched on: itself, and Ray's process that looks after it.
-PROXIES = ["/haproxy.cfg", "ray::HAProxyManager"] if haproxy.wanted() else ["ray::ProxyActor"]
+# HAProxy itself, and Ray's process that looks after it; or what is in its place.
+BEHIND_HAPROXY = os.environ.get(haproxy.SWITCH, "1") == "1"
+PROXIES = ["/haproxy.cfg", "ray::HAProxyManager"] if BEHIND_HAPROXY else ["ray::ProxyActor"]
 
 
 class Registry:

