@@ -47,7 +47,7 @@ class About:
         self._looks.append("look")
         if self._gone:
             raise DeploymentUnavailableError(DeploymentID("gone"))
-        return asyncio.sleep(0).__await__()
+        return asyncio.sleep(0.2).__await__()  # longer than a look lasts
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -138,11 +138,15 @@ def test_what_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     challenger = Handle("challenger", slow=0.5)
     router = Router([(POLICY, Handle("policy"), challenger)], None)
 
-    async def several() -> list[Any]:
-        return await asyncio.gather(*(answered(router, "model") for _ in range(8)))
+    async def after(seconds: float) -> Any:
+        await asyncio.sleep(seconds)
+        return await answered(router, "model")
+
+    async def several() -> list[Any]:  # one begins a look when another's is just over
+        return await asyncio.gather(*(after(0.013 * number) for number in range(8)))
 
     assert asyncio.run(several()) == [("challenger", [challenger.begun, PIECES])] * 8
-    # About ten looks for the answers and ten for the streams, not so many for each of the eight.
+    # About ten looks a half second for all eight, not for each.
     assert 2 <= len(challenger.looks) <= 40 and not challenger.given_up
 
 

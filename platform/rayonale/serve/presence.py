@@ -7,6 +7,7 @@ came between the end of its last replica and that moment wait for a replica for 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ class Presence:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._look: asyncio.Task[None] | None = None
+        self._begun = 0.0
 
     async def waited(self, work: Awaitable[T]) -> T:
         """The work's result, looking each second whether the deployment is there.
@@ -45,11 +47,13 @@ class Presence:
         return task.result()
 
     async def _raise_if_gone(self, task: asyncio.Future[Any]) -> None:
-        if self._look is None or self._look.done():  # one look serves all that wait
-            self._look = asyncio.create_task(_look_at(self._handle))
-        await asyncio.wait({task, self._look}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            self._look.result()
+        now = time.monotonic()
+        if self._look is None or now - self._begun >= _LOOK_S:  # one look serves all that wait
+            self._look, self._begun = asyncio.create_task(_look_at(self._handle)), now
+        look = self._look  # another that waits may begin the next one meanwhile
+        await asyncio.wait({task, look}, return_when=asyncio.FIRST_COMPLETED)
+        if look.done():
+            look.result()
 
 
 async def _look_at(handle: Any) -> None:
