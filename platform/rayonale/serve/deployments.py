@@ -92,10 +92,12 @@ class Endpoint:
         return build(self._service, self._router, self._keeper)
 
     def __del__(self) -> None:
-        if getattr(self, "_keeper", None) is not None:
-            self._keeper.write()
-        if getattr(self, "_router", None) is not None:
-            self._router.close()
+        try:
+            if getattr(self, "_keeper", None) is not None:
+                self._keeper.write()
+        finally:
+            if getattr(self, "_router", None) is not None:
+                self._router.close()
 
 
 def _of_this_process(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:

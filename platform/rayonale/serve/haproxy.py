@@ -7,15 +7,19 @@ it is told by the environment of Serve's processes.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from rayonale.serve import haproxy_start
 from rayonale.serve.errors import ApiError
+
+log = logging.getLogger("rayonale")
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 0, the Python proxy is used
 # HAProxy asks a Python proxy while no endpoint can be reached; at Ray's fixed port only one session
@@ -24,7 +28,7 @@ PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
 
 
 def switches() -> dict[str, str]:
-    """Environment that puts HAProxy in front; empty where there is none, or none is wanted."""
+    """Environment that puts HAProxy in front; empty where none starts, or none is wanted."""
     if os.environ.get(SWITCH, "1") != "1":
         return {}
     try:
@@ -36,9 +40,15 @@ def switches() -> dict[str, str]:
     # Paths of sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="ha-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    script = str(_script(folder, program))
+    try:  # where nothing can be run from that folder, say
+        subprocess.run([script, "-v"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("HAProxy does not start; Ray Serve's Python proxy is used: %s", error)
+        return {}
     return {
         SWITCH: "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_script(folder, program)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": script,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

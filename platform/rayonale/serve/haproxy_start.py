@@ -55,10 +55,11 @@ def _is_kept(section: str) -> bool:
 def main() -> None:
     """Arguments: file of the refusal, HAProxy's program, and what Ray gives it."""
     refusal, program, *arguments = sys.argv[1:]
-    file = Path(arguments[arguments.index("-f") + 1])
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    new.write_text(changed(file.read_text(encoding="utf-8"), refusal), encoding="utf-8")
-    new.replace(file)
+    if "-f" in arguments:  # else it is only asked for its version
+        file = Path(arguments[arguments.index("-f") + 1])
+        new = file.with_name(f"{file.name}.{os.getpid()}")
+        new.write_text(changed(file.read_text(encoding="utf-8"), refusal), encoding="utf-8")
+        new.replace(file)
     os.execv(program, [program, *arguments])
 
 

@@ -50,10 +50,17 @@ class Judge:
             told = f"n: at most {self._limits.samples} judgements of one request, in all orders"
             raise ApiError(400, "too_many_samples", told, "n")
         texts = [task.wording.render(row, order) for order in orders]
-        answers = await asyncio.gather(
-            *(self._router.generate(route, ask_of(text, request, route), request.user)
-              for text in texts)
-        )  # fmt: skip
+        # All orders go to one model, the policy or its challenger.
+        user = request.user or noted.id
+        asked = [
+            asyncio.create_task(self._router.generate(route, ask_of(text, request, route), user))
+            for text in texts
+        ]
+        try:
+            answers = await asyncio.gather(*asked)
+        finally:
+            for each in asked:  # the other order's, when one failed
+                each.cancel()
         noted.version = answers[0].begun.model.told
         noted.prompt_tokens = sum(answer.begun.prompt_tokens for answer in answers)
         noted.tokens = sum(piece.tokens for answer in answers for piece in answer.pieces)

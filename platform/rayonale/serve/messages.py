@@ -95,9 +95,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class Relayed:
-    """A stream's end, where its pieces went another way (`relay.py`), in so many lines."""
+    """A stream's end, where its pieces went another way (`relay.py`).
 
-    lines: int
+    Attributes:
+        lines: in so many; None when the way broke.
+    """
+
+    lines: int | None
 
 
 @dataclass(frozen=True)

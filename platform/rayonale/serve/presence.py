@@ -40,7 +40,7 @@ class Presence:
         try:
             while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
                 await self._raise_if_gone(task)
-        except (asyncio.CancelledError, DeploymentUnavailableError):
+        except BaseException:
             task.cancel()
             await asyncio.wait({task})  # what it holds is given back before anything is tried again
             raise
@@ -52,7 +52,7 @@ class Presence:
             self._look, self._begun = asyncio.create_task(_look_at(self._handle)), now
         look = self._look  # another that waits may begin the next one meanwhile
         await asyncio.wait({task, look}, return_when=asyncio.FIRST_COMPLETED)
-        if look.done():
+        if look.done() and not task.done():
             look.result()
 
 

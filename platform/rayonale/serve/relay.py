@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -22,6 +24,10 @@ from typing import Any
 from rayonale.serve.messages import Begun, Elsewhere, Piece, Refused, Relayed, TokenLogprob
 from rayonale.serve.served_model import ServedModel
 
+log = logging.getLogger("rayonale")
+
+_PLACE = "/tmp"  # a socket's path must be short, which other temporary folders need not be
+_PREFIX = "rayonale-pieces-"
 _LATE_S = 5  # lines are written before a call ends; they come before its end, or at once after it
 
 # What came of a stream: who answers, with the first of them, and pieces.
@@ -42,10 +48,15 @@ class Lines(asyncio.Protocol):
         """Hand lines on to the streams that wait for them."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            number, begun, pieces = json.loads(line)
+            try:
+                number, begun, pieces = json.loads(line)
+                came = (_begun(begun), [_piece(each) for each in pieces])
+            except (ValueError, TypeError) as error:  # of one stream: it misses a line then
+                log.warning("a line of a stream cannot be read: %s", error)
+                continue
             box = self._boxes.get(number)
             if box is not None:  # else its client has gone
-                box.put_nowait((_begun(begun), [_piece(each) for each in pieces]))
+                box.put_nowait(came)
 
 
 class Inbox:
@@ -54,7 +65,7 @@ class Inbox:
     def __init__(self) -> None:
         self._boxes: dict[int, asyncio.Queue[Any]] = {}
         self._numbers = itertools.count()
-        self._path: asyncio.Task[str] | None = None
+        self._path: asyncio.Task[str | None] | None = None
         self._folder: Path | None = None
         self._server: asyncio.Server | None = None
 
@@ -67,10 +78,26 @@ class Inbox:
         Raises:
             Lost: its connection broke; else what the call raises.
         """
-        number, box = next(self._numbers), asyncio.Queue[Any]()
         if self._path is None:
             self._path = asyncio.create_task(self._listen())
         path = await asyncio.shield(self._path)
+        here = path is not None
+        if path is not None:
+            async with aclosing(self._relayed(handle, ask, path)) as came:
+                async for each in came:
+                    if isinstance(each, Elsewhere):
+                        here = False
+                    else:
+                        yield each
+        if here:
+            return
+        async with aclosing(_streamed(handle, ask)) as pieces:
+            async for each in pieces:
+                yield each
+
+    async def _relayed(self, handle: Any, ask: Any, path: str) -> AsyncGenerator[Any, None]:
+        """What comes through the socket, or Elsewhere."""
+        number, box = next(self._numbers), asyncio.Queue[Any]()
         self._boxes[number] = box
         response = handle.options(method_name="relayed", stream=True).remote(ask, path, number)
         ending = asyncio.create_task(only(response))
@@ -90,9 +117,12 @@ class Inbox:
                     yield came[1]
                     continue
                 end = ending.result()
-                if isinstance(end, Refused):
+                if not isinstance(end, Relayed):
                     yield end
-                lines = end.lines if isinstance(end, Relayed) else 0
+                elif end.lines is None:
+                    raise Lost("the connection broke")
+                else:
+                    lines = end.lines
         except (asyncio.CancelledError, GeneratorExit):
             response.cancel()
             raise
@@ -100,17 +130,19 @@ class Inbox:
             del self._boxes[number]
             ending.cancel()
             ending.add_done_callback(_looked_at)
-        if isinstance(end, Elsewhere):
-            async with aclosing(_streamed(handle, ask)) as pieces:
-                async for each in pieces:
-                    yield each
 
-    async def _listen(self) -> str:
-        """Path of the socket, which is made when it is first asked for."""
-        self._folder = Path(tempfile.mkdtemp(prefix="pieces-"))  # for this user alone
-        path = str(self._folder / "socket")
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Lines(self._boxes), path)
+    async def _listen(self) -> str | None:
+        """Path of the socket, which is made when it is first asked for; None where none can be."""
+        _clear()
+        try:
+            # For this user alone.
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
+            path = str(self._folder / "socket")
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: Lines(self._boxes), path)
+        except OSError as error:
+            log.warning("streams come as messages, for there is no socket: %s", error)
+            return None
         return path
 
     def close(self) -> None:
@@ -119,33 +151,47 @@ class Inbox:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _clear() -> None:
+    """Remove what endpoints that were killed have left of theirs."""
+    for folder in Path(_PLACE).glob(f"{_PREFIX}*"):
+        with socket.socket(socket.AF_UNIX) as asked:
+            try:
+                asked.connect(str(folder / "socket"))
+            except ConnectionRefusedError:  # nobody listens any more
+                shutil.rmtree(folder, ignore_errors=True)
+            except OSError:  # another user's, or just being made
+                continue
+
+
 class Outbox:
     """A replica's end: connections to the endpoints that asked it for streams."""
 
     def __init__(self) -> None:
-        self._open: dict[str, asyncio.StreamWriter] = {}
+        self._open: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def to(self, path: str) -> asyncio.StreamWriter | None:
         """A connection to an endpoint; None when it is on another machine."""
-        found = self._open.get(path)
-        if found is None or found.is_closing():
+        if path not in self._alive():
             try:
-                _, found = await asyncio.open_unix_connection(path)
+                found = await asyncio.open_unix_connection(path)
             except OSError:
                 return None
-            if path in self._open and not self._open[path].is_closing():
-                found.close()  # another stream was as quick
+            if path in self._alive():
+                found[1].close()  # another stream was as quick
             else:
-                self._open = {p: w for p, w in self._open.items() if not w.is_closing()}
                 self._open[path] = found
-        return self._open[path]
+        return self._open[path][1]
+
+    def _alive(self) -> dict[str, Any]:
+        """The connections, without those whose endpoint has gone."""
+        for path, (reader, writer) in list(self._open.items()):
+            if reader.at_eof() or writer.is_closing():
+                writer.close()
+                del self._open[path]
+        return self._open
 
     async def relay(self, stream: Any, path: str, number: int) -> Relayed | Refused | Elsewhere:
-        """Send what a stream gives; tells how it ended.
-
-        Raises:
-            ConnectionError: the endpoint has gone.
-        """
+        """Send what a stream gives; tells how it ended."""
         to = await self.to(path)
         if to is None:
             return Elsewhere()
@@ -156,10 +202,13 @@ class Outbox:
             if isinstance(each, Begun):
                 begun = each
                 continue
-            if to.is_closing():
-                raise ConnectionResetError("the endpoint has gone")
             to.write(_line(number, begun, each))
-            await to.drain()
+            try:
+                if to.is_closing():
+                    return Relayed(None)
+                await to.drain()
+            except ConnectionError:
+                return Relayed(None)
             lines, begun = lines + 1, None
         return Relayed(lines)
 

@@ -23,6 +23,7 @@ from rayonale.serve.settings import Policy
 
 log = logging.getLogger("rayonale")
 T = TypeVar("T")
+_CHALLENGER = "@challenger"
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class Router:
         for policy, handle, challenger in policies:
             self.routes[policy.name] = Route(policy, handle, challenger)
             if challenger is not None:  # to be asked for by name, too
-                self.routes[f"{policy.name}@challenger"] = Route(policy, challenger)
+                self.routes[policy.name + _CHALLENGER] = Route(policy, challenger)
             for adapter in policy.adapters:
                 self.routes[adapter.name] = Route(policy, handle, None, adapter.name)
         self._oracle, self._inbox = oracle, Inbox()
         handles = [handle for _, *both in policies for handle in both if handle is not None]
+        handles += [oracle[1]] if oracle is not None else []
         self._presence = {id(handle): Presence(handle) for handle in handles}
 
     @property
@@ -98,6 +100,7 @@ class Router:
             except _Unavailable:
                 if handle is handles[-1]:
                     raise
+                log.warning("%s answers for its challenger, which is not there", route.policy.name)
         raise AssertionError("unreachable")
 
     async def _answer(self, handle: Any, ask: Ask) -> Answer | Refused:
@@ -123,6 +126,7 @@ class Router:
             except _Unavailable:  # raised before anything has come
                 if handle is handles[-1]:
                     raise
+                log.warning("%s answers for its challenger, which is not there", route.policy.name)
 
     async def _streamed(self, handle: Any, ask: Ask) -> AsyncGenerator[Begun | list[Piece], None]:
         """A stream of one deployment; tried once more while nothing has come."""
@@ -130,8 +134,11 @@ class Router:
             got_text = False
             begun: Begun | None = None
             try:
-                async with aclosing(self._inbox.received(handle, ask)) as received:
-                    async for each in _watched(self._presence[id(handle)], received):
+                async with (
+                    aclosing(self._inbox.received(handle, ask)) as received,
+                    aclosing(_watched(self._presence[id(handle)], received)) as watched,
+                ):
+                    async for each in watched:
                         if isinstance(each, Begun):
                             begun = each  # told with the first text: until then another may answer
                             continue
@@ -159,12 +166,17 @@ class Router:
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await _once_more(lambda: _given(handle.score.remote(conversations))))  # type: ignore[no-any-return]
+        return _or_raise(await self._called(handle, "score", conversations))  # type: ignore[no-any-return]
 
     async def score_rendered(self, texts: list[str]) -> Scored:
         """Rewards of rendered conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await _once_more(lambda: _given(handle.score_rendered.remote(texts))))  # type: ignore[no-any-return]
+        return _or_raise(await self._called(handle, "score_rendered", texts))  # type: ignore[no-any-return]
+
+    async def _called(self, handle: Any, method: str, *given: Any) -> Any:
+        """A method's result, of a deployment that is there."""
+        called, waited = getattr(handle, method), self._presence[id(handle)].waited
+        return await _once_more(lambda: waited(_given(called.remote(*given))))
 
     async def about(self) -> dict[str, About]:
         """What each model is served by; challengers are called `<policy>@challenger`.
@@ -176,11 +188,16 @@ class Router:
         if self._oracle is not None:
             asked[self._oracle[0]] = self._oracle[1]
 
-        async def told(handle: Any) -> About:
-            return await _once_more(lambda: _given(handle.about.remote()))  # type: ignore[no-any-return]
+        async def told(name: str, handle: Any) -> About | None:
+            try:
+                return await self._called(handle, "about")  # type: ignore[no-any-return]
+            except _Unavailable:
+                if name.endswith(_CHALLENGER):  # its policy answers for it
+                    return None
+                raise
 
-        found = await asyncio.gather(*(told(handle) for handle in asked.values()))
-        return dict(zip(asked, found, strict=True))
+        found = await asyncio.gather(*(told(*each) for each in asked.items()))
+        return {name: about for name, about in zip(asked, found, strict=True) if about is not None}
 
     def _the_oracle(self) -> tuple[str, Any]:
         if self._oracle is None:

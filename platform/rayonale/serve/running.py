@@ -122,16 +122,16 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
         for application in value["applications"]
     ]
     serve.run_many(targets)  # together: engines take their time
-    base = f"http://{http['host']}:{http['port']}"
+    host = f"[{http['host']}]" if ":" in http["host"] else http["host"]
+    base = f"http://{host}:{http['port']}"
     return Running(tuple(f"{base}{target.route_prefix}" for target in targets), local)
 
 
 def _require_free(host: str, port: int) -> None:
     """Ports are shared between processes: a second service would get some of the requests."""
-    with socket.socket() as asked:
-        asked.settimeout(1)
-        if asked.connect_ex((host, port)) == 0:
-            raise ValueError(f"something listens at {host}:{port} already; give another port")
+    with suppress(OSError):
+        socket.create_connection((host, port), timeout=1).close()
+        raise ValueError(f"something listens at {host}:{port} already; give another port")
 
 
 def _end_haproxy(node: str) -> None:
