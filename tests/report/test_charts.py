@@ -90,3 +90,21 @@ def test_a_single_point_and_a_flat_line_are_drawn() -> None:
             "t", [Series("a", "s1", list(range(len(ys))), ys)], x_label="x", y_label="y"
         )
         assert "nan" not in str(figure) and "<path" in str(figure)
+
+
+def test_rows_of_one_dot_each_are_as_high_as_one() -> None:
+    """Twenty judges, a row each, are no taller than twenty rows, and need no legend."""
+
+    def height(rows: int, names: int) -> int:
+        found = [
+            Dot(f"row {row}", f"row {row}" if names == 1 else f"name {name}", "s1", 1, 0.5, 1.5)
+            for row in range(rows)
+            for name in range(names)
+        ]
+        figure = charts.dots("t", found, x_label="", x_range=(0, 2))
+        assert figure is not None and ("legend" in str(figure)) == (names > 1)
+        (drawing,) = parsed(figure).iter("svg")
+        return int(drawing.attrib["viewBox"].split()[3])
+
+    assert height(20, 1) - height(10, 1) == 10 * (11 + 12)
+    assert height(20, 3) - height(10, 3) == 10 * (3 * 11 + 12)

@@ -130,7 +130,9 @@ def dots(
     rows = list(dict.fromkeys(dot.row for dot in found))
     names = list(dict.fromkeys(dot.name for dot in found))
     step = 11
-    band = step * len(names) + 12
+    alone = len(found) == len(rows)  # a dot a row, which the row names
+    slot = {name: 0 if alone else at for at, name in enumerate(names)}
+    band = step * (1 if alone else len(names)) + 12
     height = TOP + band * len(rows) + BOTTOM
     widest = max(len(row) for row in rows) if len(rows) > 1 or rows[0] else 0
     left = min(190, 16 + 7.6 * widest)
@@ -153,14 +155,14 @@ def dots(
         body.append(Markup('<text class="row" x="{}" y="{}" text-anchor="end">{}</text>').format(
             left - 8, top + band / 2 + 4, row))  # fmt: skip
     for dot in found:
-        y = TOP + band * rows.index(dot.row) + 12 + step * names.index(dot.name)
+        y = TOP + band * rows.index(dot.row) + 12 + step * slot[dot.name]
         told = f"{dot.row} {dot.name}: {dot.value:.2f} [{dot.low:.2f}, {dot.high:.2f}]".strip()
         body.append(
             Markup('<g class="{}"><title>{}</title><line class="whisker" x1="{}" x2="{}" '
                    'y1="{y}" y2="{y}"/><circle class="mark" cx="{}" cy="{y}" r="4"/></g>').format(
                 dot.css, told, x.at(dot.low), x.at(dot.high), x.at(dot.value), y=y))  # fmt: skip
     keys = [(name, next(d.css for d in found if d.name == name)) for name in names]
-    legend = keys if len(names) > 1 else []
+    legend = keys if len(names) > 1 and not alone else []
     told = "; ".join(
         f"{d.row} {d.name} {d.value:.2f} [{d.low:.2f}, {d.high:.2f}]".strip() for d in found
     )
