@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import serving
 from rayonale import models
 from rayonale.generate.rewards import RewardReplica, source_of
@@ -39,14 +41,18 @@ def measure(model: str, port: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         key = keys.add(work / "keys.txt", "load")
-        with serving.server(serving.ours(work, model, port, model), work, port, key):
+        with serving.server(serving.ours(work, model, port, model), work, port, key) as started:
+            service = psutil.Process(started.process)
+            before, mine = serving.cpu_seconds(service), time.process_time()
             seconds, served = _served(said, port, key)
+            taken = serving.cpu_ms(before, serving.cpu_seconds(service), COUNT)
+            taken |= {"load": round((time.process_time() - mine) * 1_000 / COUNT, 2)}
     replica = RewardReplica(weights, options)
     requests = [Request(each[:-1], response=each[-1]["content"]) for each in said]  # type: ignore[arg-type]
     replica.generate(weights, requests[:512], Sampling())
-    begun = time.perf_counter()
+    begun, mine = time.perf_counter(), time.process_time()
     offline = [each.reward for each in replica.generate(weights, requests, Sampling())]
-    alone = time.perf_counter() - begun
+    alone, alone_cpu = time.perf_counter() - begun, time.process_time() - mine
     apart = max(abs(a - (b or 0.0)) for a, b in zip(served, offline, strict=True))
     found = {
         "side": "rewards",
@@ -55,6 +61,8 @@ def measure(model: str, port: int) -> list[dict[str, Any]]:
         "served_per_s": round(COUNT / seconds),
         "share": round(alone / seconds, 2),
         "largest_difference": apart,
+        "cpu_ms_served": taken,  # of a conversation; warming up counts too
+        "cpu_ms_offline": round(alone_cpu * 1_000 / COUNT, 2),
     }
     print(json.dumps(found))
     return [found]
