@@ -163,3 +163,44 @@ def test_a_client_that_does_not_read_is_not_waited_for(monkeypatch: pytest.Monke
 
     # The start, the first piece, and the end that it does not take either.
     assert asyncio.run(main()) == ["http.response.start", *["http.response.body"] * 2]
+
+
+def test_a_client_that_goes_ends_its_request() -> None:
+    """Where Ray Serve does not look for it: behind HAProxy."""
+    ended: list[str] = []
+
+    async def slow(request: Request) -> Response:
+        try:
+            await asyncio.sleep(60 if await request.body() == b"long" else 0.1)
+        except asyncio.CancelledError:
+            ended.append("given up")
+            raise
+        ended.append("done")
+        return JSONResponse({})
+
+    async def main(body: bytes, gone_after: float) -> list[str]:
+        inner = Starlette(routes=[Route("/x", slow, methods=["POST"])])
+        app, sent = Boundary(inner, OPEN, Limits(), Metrics(), watch=True), list[str]()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await asyncio.sleep(gone_after)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/x", "raw_path": b"/x", "query_string": b"",
+            "root_path": "", "client": ("127.0.0.1", 1),
+            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }  # fmt: skip
+        await asyncio.wait_for(app(scope, receive, send), 10)
+        return sent
+
+    assert asyncio.run(main(b"long", 0.1)) == []
+    assert asyncio.run(main(b"short", 60)) == ["http.response.start", "http.response.body"]
+    assert ended == ["given up", "done"]

@@ -372,9 +372,8 @@ def _judged_on_the_page(service: Called, page: browser.Page) -> None:
         better = {1: "left is better", 1.5: "a tie", 2: "right is better", None: "no verdict"}
         assert better[told["verdict"]] in verdict
         assert told["verdict"] is None or name == "tinyworld"  # drawn weights give no verdict
-    assert told["judgements"][0]["status"] == "ok" and page.run(
-        "return $('judging').offsetHeight > 100"
-    )
+    # What it judges is drawn anew each time: at times it cannot be read, which is shown, too.
+    assert page.run("return $('judging').offsetHeight > 100")
 
 
 def test_picks_on_the_page_become_training_rows(service: Called, tmp_path: Path) -> None:
