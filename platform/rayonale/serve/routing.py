@@ -96,7 +96,7 @@ class Router:
         handles = _chosen(route, user)
         for handle in handles:
             try:
-                return _or_raise(await self._answer(handle, ask))  # type: ignore[no-any-return]
+                return _or_raise(await self._answer(handle, ask))
             except _Unavailable:
                 if handle is handles[-1]:
                     raise
@@ -106,7 +106,8 @@ class Router:
     async def _answer(self, handle: Any, ask: Ask) -> Answer | Refused:
         calling = handle.options(method_name="answers", stream=True)
         waited = self._presence[id(handle)].waited
-        return await _once_more(lambda: waited(relay.only(calling.remote(ask))))  # type: ignore[no-any-return]
+        found: Answer | Refused = await _once_more(lambda: waited(relay.only(calling.remote(ask))))
+        return found
 
     async def stream(
         self, route: Route, ask: Ask, user: str | None
@@ -166,12 +167,14 @@ class Router:
     async def score(self, conversations: list[list[Any]]) -> Scored:
         """Rewards of conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await self._called(handle, "score", conversations))  # type: ignore[no-any-return]
+        found: Scored | Refused = await self._called(handle, "score", conversations)
+        return _or_raise(found)
 
     async def score_rendered(self, texts: list[str]) -> Scored:
         """Rewards of rendered conversations."""
         handle = self._the_oracle()[1]
-        return _or_raise(await self._called(handle, "score_rendered", texts))  # type: ignore[no-any-return]
+        found: Scored | Refused = await self._called(handle, "score_rendered", texts)
+        return _or_raise(found)
 
     async def _called(self, handle: Any, method: str, *given: Any) -> Any:
         """A method's result, of a deployment that is there."""
@@ -190,7 +193,8 @@ class Router:
 
         async def told(name: str, handle: Any) -> About | None:
             try:
-                return await self._called(handle, "about")  # type: ignore[no-any-return]
+                about: About = await self._called(handle, "about")
+                return about
             except _Unavailable:
                 if name.endswith(_CHALLENGER):  # its policy answers for it
                     return None
@@ -258,7 +262,7 @@ async def _once_more(call: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
-def _or_raise(found: Any) -> Any:
+def _or_raise(found: T | Refused) -> T:
     if isinstance(found, Refused):
         raise ApiError(found.status, found.code, found.message, found.param)
     return found
