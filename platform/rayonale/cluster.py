@@ -52,7 +52,7 @@ def connect(num_cpus: int | None = None, behind_haproxy: bool = True) -> dict[st
 
     Args:
         num_cpus: cores of a local session (default: all).
-        behind_haproxy: False keeps a local session from HAProxy where that is switched on.
+        behind_haproxy: what a local session serves; else behind Ray Serve's Python proxy.
 
     Returns:
         The cluster's resources.

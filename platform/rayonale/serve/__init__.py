@@ -1,6 +1,6 @@
 """Trained policies and oracles behind an endpoint.
 
-    client ─► haproxy.py    in front, where it is switched on
+    client ─► haproxy.py    in front, in a local session
            ─► boundary.py   keys, limits, errors, access log, metrics
            ─► api.py        the endpoint's schema (OpenAPI)
            ─► chat.py · scoring.py · picks.py      what each endpoint does

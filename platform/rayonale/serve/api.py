@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -66,13 +65,7 @@ def build(service: Service, router: Router, keeper: Keeper | None) -> FastAPI:
     if router.has_oracle:
         rendered = isinstance(service.oracle, ServedOracle) and service.oracle.rendered_text
         _rewards(app, Rewards(router, service.limits, metrics, rendered))
-    app.add_middleware(
-        Boundary,
-        access=service.access,
-        limits=service.limits,
-        metrics=metrics,
-        watch=RAY_SERVE_ENABLE_HA_PROXY,
-    )
+    app.add_middleware(Boundary, access=service.access, limits=service.limits, metrics=metrics)
     return app
 
 

@@ -58,22 +58,14 @@ class Noted:
     code: str = ""
 
 
-class _ClientGone(Exception):
-    """Nobody waits for the answer any more."""
-
-
 class Boundary:
     """ASGI middleware; `scope["state"]["noted"]` is the request's `Noted`.
 
-    Args:
-        watch: whether this object looks for clients that go. Ray Serve's Python proxy does and
-            cancels their requests; behind HAProxy nobody else would.
+    A request whose client has gone is cancelled by Ray Serve.
     """
 
-    def __init__(
-        self, app: App, access: Access, limits: Limits, metrics: Metrics, watch: bool = False
-    ) -> None:
-        self._app, self._limits, self._metrics, self._watch = app, limits, metrics, watch
+    def __init__(self, app: App, access: Access, limits: Limits, metrics: Metrics) -> None:
+        self._app, self._limits, self._metrics = app, limits, metrics
         self._open = access.open_on_loopback
         self._keys = None if self._open else Keys(access.keys_file, access.keys_env)
         self._in_flight = 0
@@ -88,7 +80,7 @@ class Boundary:
             return
         noted = Noted(f"req-{uuid.uuid4().hex[:24]}", time.monotonic())
         scope.setdefault("state", {})["noted"] = noted
-        started, ended = False, asyncio.Event()
+        started = False
 
         async def told(message: MutableMapping[str, Any]) -> None:
             nonlocal started
@@ -97,8 +89,6 @@ class Boundary:
                 noted.status = message["status"]
                 message["headers"] = [*message.get("headers", []), *_headers(noted)]
             await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                ended.set()
 
         counted = _path(scope) not in OPEN
         try:
@@ -106,12 +96,9 @@ class Boundary:
             self._in_flight += counted
             self._metrics.in_flight(self._in_flight)
             try:
-                body = await self._body(scope, receive)
+                receive = await self._body(scope, receive)
                 async with asyncio.timeout(self._limits.timeout_s):
-                    watched = self._watch and scope["method"] == "POST"
-                    await _while_there(
-                        receive if watched else None, ended, self._app(scope, body, told)
-                    )
+                    await self._app(scope, receive, told)
             finally:
                 self._in_flight -= counted
                 self._metrics.in_flight(self._in_flight)
@@ -120,8 +107,6 @@ class Boundary:
         except TimeoutError:
             late = ApiError(504, "timeout", f"not finished in {self._limits.timeout_s:g} s")
             await self._refuse(late, noted, told, started)
-        except _ClientGone:
-            noted.status, noted.code = 499, "client_gone"
         except asyncio.CancelledError:
             noted.status, noted.code = 499, "client_gone"
             raise
@@ -246,41 +231,6 @@ def _headers(noted: Noted) -> list[tuple[bytes, bytes]]:
         (b"x-content-type-options", b"nosniff"),
         (b"cache-control", b"no-store"),
     ]
-
-
-async def _while_there(
-    receive: Receive | None, ended: asyncio.Event, answer: Awaitable[None]
-) -> None:
-    """Await a request's answer, until its client has gone.
-
-    Args:
-        receive: tells that; None does not look for it.
-        ended: whether the answer has been sent.
-
-    Raises:
-        _ClientGone: it has.
-    """
-    if receive is None:
-        await answer
-        return
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    work, watch = asyncio.ensure_future(answer), asyncio.create_task(gone())
-    try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and not ended.is_set():  # the end of an answer tells "gone", too
-            raise _ClientGone
-        await asyncio.wait({work})
-    except BaseException:
-        work.cancel()
-        await asyncio.wait({work})
-        raise
-    finally:
-        watch.cancel()
-    work.result()
 
 
 def _check_loopback(scope: Scope, headers: dict[bytes, bytes]) -> None:

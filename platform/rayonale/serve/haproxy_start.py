@@ -22,6 +22,8 @@ def changed(text: str, refusal: str) -> str:
     - Where no application is known yet, as after HAProxy was killed, it answers 503 and not 404: a
       client asks again after the one and gives up after the other.
     - An endpoint that cannot be reached is told by 503, too, and not by 500.
+    - Bodies of requests are not spliced: HAProxy 2.8 then does not look any more whether the client
+      goes, and the endpoint never hears that it has gone.
 
     Args:
         refusal: file of a whole answer of status 503.
@@ -32,9 +34,9 @@ def changed(text: str, refusal: str) -> str:
     for line in lines:
         if line and not line[0].isspace():
             section = line.strip()
-        if not _is_kept(section):
-            continue
         words = line.split()
+        if not _is_kept(section) or words == ["option", "splice-request"]:
+            continue
         if words[:2] == ["stats", "socket"]:
             changed_line = line.replace(" mode 666 ", " mode 600 ")
         elif words[:1] == ["errorfile"]:
