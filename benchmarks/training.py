@@ -3,6 +3,7 @@
     python benchmarks/training.py                     equal losses, DPO, RDPO
     python benchmarks/training.py --only scaling      2 workers against 1; time an epoch by rows
     python benchmarks/training.py --rows 128          shorter
+    python benchmarks/training.py --only rdpo --rationale follow-up   after the chosen response
 
 Both sides get the same token lists, model (6.8 M parameters, random), dtype, threads, global
 batch, optimiser and schedule, and run one after the other, each in a process of its own. TRL is
@@ -26,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import training_data
 from training_sides import ROOT, Bench, answer, port
 
 SPEED = {"dpo": 4.0, "rdpo": 3.0}  # times TRL's, wanted
@@ -107,8 +109,10 @@ def side_by_side(bench: Bench, data: str, loss: str) -> bool:
     for name, options in sides.items():
         lean = {"steps": SWEEP_STEPS} if name.endswith("leanest") else {}
         found[name] = bench.run("trl", data, loss, **{**steps, **options, **lean})
-    print(f"{loss} on {data}: {found['ours']['pairs']} pairs, batch 32, {bench.arguments.dtype}, "
-          f"{bench.arguments.threads} thread(s); TRL at batch {named(best)}")  # fmt: skip
+    told = f" ({bench.arguments.rationale} rationales)" if loss == "rdpo" else ""
+    print(f"{loss}{told} on {data}: {found['ours']['pairs']} pairs, batch 32, "
+          f"{bench.arguments.dtype}, {bench.arguments.threads} thread(s); TRL at batch "
+          f"{named(best)}")  # fmt: skip
     columns = ("pairs/s", 9), ("reference", 11), ("steps", 9), ("CPU s", 8), ("peak MiB", 10)
     print(" " * 24 + "".join(f"{name:>{width}}" for name, width in columns) + "  over start")
     for name, seen in found.items():
@@ -210,6 +214,12 @@ def main() -> int:
     parser.add_argument("--sets", choices=["hh", "long"], nargs="+", default=["hh", "long"])
     parser.add_argument("--rows", type=int, default=1_191, help="of each data set")
     parser.add_argument("--steps", type=int, default=PARITY_STEPS, help="fewer cut an epoch short")
+    parser.add_argument(
+        "--rationale",
+        choices=training_data.RATIONALES,
+        default="own-prompt",
+        help="RDPO's rationales: after a prompt of their own, or following the chosen response",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--zero-stages", type=int, nargs="+", default=[0, 1, 2], help="scaling")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SEQUENCES = ("chosen", "rejected", "rationale")
+RATIONALES = ("own-prompt", "follow-up")
 VOCABULARY = 8_192
 SPECIAL = ["<pad>", "<s>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 TEMPLATE = (
@@ -94,8 +95,14 @@ def hh_pairs(file: Path) -> Iterator[dict[str, Any]]:
         yield {"id": f"{number:08d}", **pair, "rationales": [rationale]}
 
 
-def random_examples(count: int, kind: str) -> Iterator[dict[str, Any]]:
-    """Token lists of random tokens; the rationale's prompt holds prompt and both responses."""
+def random_examples(count: int, kind: str, rationale: str) -> Iterator[dict[str, Any]]:
+    """Token lists of random tokens; the rationale's prompt holds prompt and both responses.
+
+    Args:
+        rationale: one of `RATIONALES`: whether the prompt goes on from the chosen response.
+    """
+    from rayonale.train.trees import shared_tokens
+
     draw = random.Random(1)
     prompts, responses, rationales = RANDOM[kind]
 
@@ -105,9 +112,13 @@ def random_examples(count: int, kind: str) -> Iterator[dict[str, Any]]:
     for number in range(count):
         found: dict[str, Any] = {"id": f"{number:08d}", "prompt": [1, 3, *some(*prompts), 2, 4]}
         found |= {name: [*some(*responses), 2] for name in ("chosen", "rejected")}
-        shown = found["prompt"][:-1] + found["chosen"] + found["rejected"]
+        if rationale == "follow-up":
+            shown = [*found["prompt"], *found["chosen"], 3, *found["rejected"]]
+        else:
+            shown = found["prompt"][:-1] + found["chosen"] + found["rejected"]
         found |= {"rationale_prompt": [*shown, 4], "rationale": [*some(*rationales), 2]}
-        yield found | {f"{n}_tokens": len(v) for n, v in found.items() if n != "id"}
+        counts = {f"{n}_tokens": len(v) for n, v in found.items() if n != "id"}
+        yield found | counts | {"shared_tokens": shared_tokens(found)}
 
 
 def write_shard(path: Path, examples: list[dict[str, Any]], model: str) -> str:
@@ -123,7 +134,9 @@ def write_shard(path: Path, examples: list[dict[str, Any]], model: str) -> str:
     return str(path)
 
 
-def build(folder: Path, hh: Path, rows: int, short: tuple[int, ...] = ()) -> dict[str, str]:
+def build(
+    folder: Path, hh: Path, rows: int, short: tuple[int, ...] = (), rationale: str = "own-prompt"
+) -> dict[str, str]:
     """Write model and shards; returns their paths by name."""
     from rayonale.train.examples import Encoding, encode
     from rayonale.train.settings import RationalePrompt
@@ -132,13 +145,15 @@ def build(folder: Path, hh: Path, rows: int, short: tuple[int, ...] = ()) -> dic
     pairs = list(hh_pairs(hh))
     texts = [m["content"] for p in pairs for k in ("prompt", "chosen", "rejected") for m in p[k]]
     found = {"model": write_model(folder, texts)}
-    encoding = Encoding(
-        found["model"], SEQUENCES, rationale=RationalePrompt(template="rationale_general")
-    )
+    prompt = RationalePrompt(template="rationale_general")
+    if rationale == "follow-up":
+        prompt = RationalePrompt(follows="chosen")
+    encoding = Encoding(found["model"], SEQUENCES, rationale=prompt)
     tokenizer = encoding.tokenizer()
     examples = [e for e, _ in (encode(tokenizer, pair, encoding) for pair in pairs) if e]
-    made = {"hh": examples[:rows], "long": list(random_examples(min(rows, 256), "long"))}
-    made |= {f"short-{count}": list(random_examples(count, "short")) for count in short}
+    made = {"hh": examples[:rows], "long": list(random_examples(min(rows, 256), "long", rationale))}
+    for count in short:
+        made[f"short-{count}"] = list(random_examples(count, "short", rationale))
     for name, some in made.items():
         found[name] = write_shard(folder / f"{name}.arrow", some, found["model"])
     return found

@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, folder: Path, arguments: argparse.Namespace, short: tuple[int, ...]) -> None:
         self.folder, self.arguments, self.count = folder, arguments, 0
         self.paths = training_data.build(
-            folder, arguments.data / HH, arguments.rows, short
+            folder, arguments.data / HH, arguments.rows, short, arguments.rationale
         )  # fmt: skip
         self.common = {
             "model": self.paths["model"],

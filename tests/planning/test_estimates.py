@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from rayonale.planning.given import Given
 from rayonale.planning.outlook import Outlook, Session
 from rayonale.planning.rates import RateBook
 from rayonale.planning.sizes import CHARS_PER_TOKEN, TURN_TOKENS
-from rayonale.tinyworld import generate_pairs
+from rayonale.tinyworld import base_model_path, generate_pairs
+from rayonale.train.batches import collate
 from rayonale.train.estimates import probe_rows
+from rayonale.train.examples import encode
 from rayonale.train.settings import TrainSettings
 from rayonale.train.stage import encoding_of
 
@@ -161,6 +164,30 @@ def test_rationale_term_has_a_prompt_of_its_own(tmp_path: Path) -> None:
     found = estimate(tmp_path, "train", {"loss": loss}, {"rows": flow})
     second = len(text) / CHARS_PER_TOKEN + TURN_TOKENS + 42 + 50
     assert found.tokens["trained"] == pytest.approx(100 * (40 + second))
+
+
+def test_a_rationale_that_follows_chosen_shares_its_tokens(tmp_path: Path) -> None:
+    """Told lengths: 30 of x and y_w are counted once. A sample: the tokens that training counts."""
+    loss = {"name": "rdpo", "beta": 0.1, "gamma": 1.0, "form": "paper", "reduction": "mean"}
+    settings: dict[str, Any] = {"loss": loss, "rationale": {"follows": "chosen"}}
+    flow = Flow(rows={"train": 100.0}, tokens={**TOKENS, "rationale": 51.0})
+    found = estimate(tmp_path, "train", settings, {"rows": flow})
+    text = prompts.source("rationale_follow_up")
+    second = len(text) / CHARS_PER_TOKEN + TURN_TOKENS + 42 + 50
+    assert found.tokens["trained"] == pytest.approx(100 * (40 + second - 30))
+
+    said = {"text": "Response A keeps to the request.", "chosen_first": True}
+    sample = [{**row, "rationales": [said]} for row in world_rows(20)]
+    sampled = Flow(rows={"train": 20.0}, sample=tuple(sample))
+    found = estimate(tmp_path, "train", settings, {"rows": sampled})
+    known = TrainSettings.model_validate(settings)
+    assert known.rationale is not None
+    encoding = replace(
+        encoding_of(known, str(base_model_path()), known.rationale), values=(), fingerprint=False
+    )
+    encoded = [encode(encoding.tokenizer(), row, encoding)[0] for row in sample]
+    batch = collate([row for row in encoded if row], encoding.sequences, one_row=True)
+    assert found.tokens["trained"] == pytest.approx(batch.tokens.numel())
 
 
 def test_losses_that_look_ahead_score_too(tmp_path: Path) -> None:

@@ -34,15 +34,17 @@ def test_trees_are_refused_on_a_gpu() -> None:
 
 def test_kernels_follow_the_same_mask() -> None:
     """Token by token: what the block mask's rule says is what the dense mask holds."""
-    tree = torch.tensor([[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, 2]])
-    segment = torch.tensor([[0, 0, 1, 2, 0, 1, 0], [0, 1, 1, 2, 2, 3, 3]])
+    tree = torch.tensor([[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, 2], [3, 3, 3, 3, 3, 3, -1]])
+    segment = torch.tensor([[0, 0, 1, 2, 0, 1, 0], [0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 2, 1, 1, 0]])
     dense = attention.dense_mask(tree, segment)[:, 0]
     rule = attention.block_mask(tree, segment).mask_mod
     places = torch.arange(7)
-    for batch in range(2):
+    for batch in range(3):
         found = rule(torch.tensor(batch), None, places[:, None], places[None, :])
         assert torch.equal(found, dense[batch])
     assert dense[0].int().tolist()[3] == [1, 1, 0, 1, 0, 0, 0]
+    # What goes on from the first response sees it, and not the second one, which lies between.
+    assert dense[2].int().tolist()[4] == [1, 1, 1, 0, 1, 0, 0]
 
 
 def test_blocks_that_nothing_sees_are_skipped() -> None:
@@ -55,17 +57,20 @@ def test_blocks_that_nothing_sees_are_skipped() -> None:
     assert computed.flatten().tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("follows", ["nothing", "chosen"])
 def test_flex_gives_the_same_log_probabilities(
-    micro_model: str, rows: str, template: str, monkeypatch: pytest.MonkeyPatch
+    micro_model: str, rows: str, template: str, monkeypatch: pytest.MonkeyPatch, follows: str
 ) -> None:
     """Forward on the CPU, uncompiled: there it only shows that mask and positions are followed."""
     import transformers.integrations.flex_attention as flex
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr(flex, "WrappedFlexAttention", lambda training: lambda: flex_attention)
-    encoding = Encoding(micro_model, ALL, rationale=RationalePrompt(template=template))
+    prompt = RationalePrompt(template=template, follows=follows)
+    encoding = Encoding(micro_model, ALL, rationale=prompt)
     tokenizer = encoding.tokenizer()
     examples = [encode(tokenizer, row, encoding)[0] for row in storage.read_rows(rows)][:5]
+    assert all((row["shared_tokens"] > 0) == (follows == "chosen") for row in examples if row)
     inputs = collate(examples, ALL).inputs("cpu")
     found = {}
     with torch.no_grad():

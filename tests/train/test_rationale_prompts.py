@@ -73,6 +73,19 @@ def test_shuffled_is_seeded_and_stays_true(why) -> None:
     }
 
 
+def test_a_prompt_that_follows_chosen_goes_on_from_it() -> None:
+    """The chosen response is A there; names are exchanged where it was B."""
+    settings = RationalePrompt(follows="chosen")
+    for given in (row(), row("Response B wins.", False)):
+        prompt, response = rationale_example(given, settings, seed=0)
+        assert prompt[:2] == [*given["prompt"], *given["chosen"]]
+        assert [message["role"] for message in prompt] == ["user", "assistant", "user"]
+        assert "[Response B]\nbad\n" in prompt[2]["content"] and "good" not in prompt[2]["content"]
+        assert response == [{"role": "assistant", "content": "Response A wins."}]
+    with pytest.raises(RationaleRejected, match="cannot follow a changed order"):
+        rationale_example(row("The following answer is rude.", False), settings, 0)
+
+
 @pytest.mark.parametrize("text", ["The response above is short.", "The following answer is rude."])
 def test_words_that_cannot_follow_are_rejected(why, text: str) -> None:
     with pytest.raises(RationaleRejected) as found:

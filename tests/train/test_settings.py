@@ -2,7 +2,10 @@
 
 import pytest
 
-from rayonale.train.settings import TrainSettings
+from rayonale.train import stage
+from rayonale.train.settings import RationalePrompt, TrainSettings
+
+RDPO = {"name": "rdpo", "gamma": 1.0, "form": "paper", "reduction": "mean"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,33 @@ from rayonale.train.settings import TrainSettings
 def test_refused(options: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         TrainSettings(**({"loss": "sft"} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"follows": "chosen", "order": "generated"}, "found generated, but with follows: chosen"),
+        ({"follows": "chosen", "order": "shuffled"}, "found shuffled, but with follows: chosen"),
+        ({"template": "rationale_follow_up"}, "set follows: chosen"),
+        ({"follows": "rejected"}, "follows"),
+    ],
+)
+def test_rationale_prompts_that_contradict_themselves(options: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        TrainSettings(loss=RDPO, rationale=options)
+
+
+@pytest.mark.parametrize("template", [{}, {"template": None}])
+def test_a_follow_up_has_its_own_template_and_order(template: dict) -> None:
+    """Not the template of the generation, which opens a conversation."""
+    settings = TrainSettings(loss=RDPO, rationale={"follows": "chosen"} | template)
+    assert settings.rationale == RationalePrompt(
+        follows="chosen", template="rationale_follow_up", order="chosen_first"
+    )
+    assert TrainSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert stage.templates_of(settings) == ["rationale_follow_up"]  # its wording counts
+    own = RationalePrompt(follows="chosen", template="mine.jinja")
+    assert own.template == "mine.jinja"
 
 
 def test_round_trip_keeps_the_loss() -> None:

@@ -110,6 +110,21 @@ def test_first_loss_is_ln2_and_training_lowers_it(rdpo: Any) -> None:
     assert curves["validation/step"] == [3, 7, 11]  # after each epoch
 
 
+def test_a_rationale_that_follows_chosen(referenced: str, micro_model: str, tmp_path: Path) -> None:
+    """An epoch computes x and y_w of each row once; the preference starts at ln 2 all the same."""
+    options = {"rationale": {"follows": "chosen"}, "loss": RDPO, "max_steps": 4}
+    result = train(tmp_path, referenced, model=micro_model, **options)
+    curves = result.details["curves"]
+    assert curves["terms/preference"][0] == pytest.approx(LN2, abs=1e-5)
+    assert result.prompts == ["rationale_follow_up"]
+    shards = [str(file) for file in (tmp_path / "work" / "tokens").glob("train-*.arrow")]
+    rows = stage.shards.TokenRows(shards, ("chosen", "rejected", "rationale"))
+    numbers = range(len(rows))
+    apart = rows.costs(numbers, ("chosen", "rejected")), rows.costs(numbers, ("rationale",))
+    above = rows.lengths["prompt"] + rows.lengths["chosen"]
+    assert sum(curves["tokens"]) == sum(map(sum, apart)) - sum(above - 1)
+
+
 def test_every_step_is_logged_once(rdpo: Any) -> None:
     assert [step for step, _ in rdpo.logged] == list(range(12))
     names = set(rdpo.logged[0][1])

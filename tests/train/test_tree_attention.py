@@ -10,22 +10,31 @@ from hypothesis import strategies as st
 from rayonale.train import attention, tree_attention
 from rayonale.train.tree_attention import Span
 
-# A row: trees of (prompt tokens, tokens of each response), each followed by padding.
-TREE = st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), max_size=3), st.integers(0, 2))
+# A row: trees of (prompt tokens, tokens of each response, tokens that go on from one of them), each
+# followed by padding.
+TREE = st.tuples(
+    st.integers(1, 9),
+    st.lists(st.integers(1, 7), max_size=3),
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 7)), max_size=2),
+    st.integers(0, 2),
+)
 ROW = st.lists(TREE, min_size=1, max_size=3)
 
 
-def layout(rows: list[list[tuple[int, list[int], int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+Tree = tuple[int, list[int], list[tuple[int, int]], int]
+
+
+def layout(rows: list[list[Tree]]) -> tuple[torch.Tensor, torch.Tensor]:
     """tree and segment, [B, L]."""
     trees, segments = [], []
     for row in rows:
         tree: list[int] = []
         segment: list[int] = []
-        for number, (prompt, responses, padding) in enumerate(row):
-            tree += [number] * (prompt + sum(responses)) + [-1] * padding
+        for number, (prompt, responses, more, padding) in enumerate(row):
             segment += [0] * prompt
-            for place, response in enumerate(responses, 1):
+            for place, response in [*enumerate(responses, 1), *more]:
                 segment += [place] * response
+            tree += [number] * (len(segment) - len(tree)) + [-1] * padding
             segment += [0] * padding
         trees.append(tree)
         segments.append(segment)
@@ -47,9 +56,7 @@ def projections(rows: int, length: int, seed: int, heads: int = 2) -> list[torch
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=2), st.integers(0, 99))
-def test_values_and_gradients_equal_those_of_the_mask(
-    rows: list[list[tuple[int, list[int], int]]], seed: int
-) -> None:
+def test_values_and_gradients_equal_those_of_the_mask(rows: list[list[Tree]], seed: int) -> None:
     tree, segment = layout(rows)
     given_ = projections(*tree.shape, seed)
     runs = tree_attention.runs(tree, segment)
@@ -78,7 +85,19 @@ def test_runs_and_spans_of_a_row() -> None:
         [0, 0, 2, 4, 5],
         [0, 1, 0, 5, 6],
     ]
-    assert tree_attention.spans(runs) == [Span(0, 0, 2, (4, 5)), Span(0, 5, 6, ())]
+    assert tree_attention.spans(runs) == [Span(0, 0, 2, (4, 5), (1, 2)), Span(0, 5, 6)]
+
+
+def test_runs_that_go_on_from_earlier_ones() -> None:
+    """pp c r c c: the last run sees the first one of its segment, and not the one between."""
+    tree, segment = torch.zeros(1, 6, dtype=torch.int32), torch.tensor([[0, 0, 1, 2, 1, 1]])
+    (found,) = tree_attention.spans(tree_attention.runs(tree, segment))
+    assert found == Span(0, 0, 2, (3, 4, 6), (1, 2, 1))
+    assert list(found.responses()) == [
+        (slice(2, 3), []),
+        (slice(3, 4), []),
+        (slice(4, 6), [slice(2, 3)]),
+    ]
 
 
 def test_one_value_by_hand() -> None:
@@ -89,6 +108,11 @@ def test_one_value_by_hand() -> None:
     runs = tree_attention.runs(tree, segment)
     found, _ = tree_attention.attend(None, query, query, value, runs)
     assert found.flatten().tolist() == pytest.approx([1, 2, 11 / 3, 8])
+    # And with the last token going on from the first response: all but the second one's 20.
+    query, value = torch.zeros(1, 1, 5, 1), torch.cat([value, torch.full((1, 1, 1, 1), 5.0)], 2)
+    runs = tree_attention.runs(torch.zeros(1, 5), torch.tensor([[0, 0, 1, 2, 1]]))
+    found, _ = tree_attention.attend(None, query, query, value, runs)
+    assert found.flatten().tolist() == pytest.approx([1, 2, 11 / 3, 8, 16 / 4])
 
 
 def test_scores_far_apart_stay_finite() -> None:
@@ -107,7 +131,7 @@ def test_scores_far_apart_stay_finite() -> None:
 
 def test_grouped_queries_share_keys() -> None:
     """Four query heads over two key heads: as if each key head were there twice."""
-    tree, segment = layout([[(5, [3, 2], 1)]])
+    tree, segment = layout([[(5, [3, 2], [], 1)]])
     (query, *_), (_, key, value) = (projections(1, 11, 0, heads) for heads in (4, 2))
     runs = tree_attention.runs(tree, segment)
     found, _ = tree_attention.attend(None, query, key, value, runs)

@@ -31,7 +31,14 @@ from rayonale.planning.outlook import (
 )
 from rayonale.planning.rates import Rates, Values
 from rayonale.planning.sizes import Unknown
-from rayonale.train.trees import PROMPT_OF, REFERENCED, row_type_of, trees_of
+from rayonale.train.trees import (
+    PROMPT_OF,
+    REFERENCED,
+    SHARED,
+    may_share,
+    row_type_of,
+    trees_of,
+)
 
 if TYPE_CHECKING:
     from rayonale.enrich.directions import DirectionSettings
@@ -286,12 +293,13 @@ def tree_tokens(sizes: Mapping[str, float], flow: Flow, sequences: tuple[str, ..
     """Mean tokens that a row puts into the model: prompts, and responses less their last tokens.
 
     Args:
-        sizes: column → tokens; `rationale_prompt` among them where a rationale is computed.
+        sizes: column → tokens; `rationale_prompt` among them where a rationale is computed, and
+            `shared`, those of prompt and chosen that this need not compute again.
 
     Raises:
         Unknown: a column's tokens are not known.
     """
-    total = 0.0
+    total = -sizes.get(SHARED, 0.0) if may_share(sequences) else 0.0
     for prompt, names in trees_of(sequences).items():
         total += _needed(sizes, prompt)
         for name in names:

@@ -58,6 +58,22 @@ class Sizer:
         except ValueError:
             return 0.0
 
+    def shared(
+        self, prompt: list[Message], response: list[Message], longer: list[Message]
+    ) -> float:
+        """Tokens of prompt and response where a longer conversation begins with them, else 0."""
+        if self._tokenizer is None:
+            return self.prompt(prompt) + self.response(prompt, response)
+        from rayonale.data import tokens
+
+        try:
+            first, then = tokens.encode_example(self._tokenizer, prompt, response)
+            above = [*first, *then]
+            begins = tokens.encode_prompt(self._tokenizer, longer)[: len(above)] == above
+        except ValueError:
+            return 0.0
+        return float(len(above)) if begins else 0.0
+
 
 def _assumed(messages: Sequence[Message]) -> float:
     return sum(len(m["content"]) / CHARS_PER_TOKEN + TURN_TOKENS for m in messages)
@@ -148,6 +164,26 @@ def rendered(
     if missing:
         raise Unknown(f"tokens of {', '.join(missing)} are not known")
     return len(template) / CHARS_PER_TOKEN + TURN_TOKENS + sum(known[name] for name in shown)
+
+
+def shared(
+    flow: Flow,
+    sizer: Sizer,
+    known: Mapping[str, float],
+    messages: Callable[[Row], list[list[Message]]],
+) -> float:
+    """Mean tokens of prompt and chosen response that go in once, not twice, where conversations
+    that go on from them begin with their tokens: all but chosen's last.
+
+    Args:
+        messages: as in `rendered`; without a sample all are taken to begin so.
+    """
+    counts = [
+        max(0.0, sizer.shared(row["prompt"], row["chosen"], each) - 1)
+        for row in flow.sample[:_COUNTED]
+        for each in messages(row)
+    ]
+    return fmean(counts) if counts else known["prompt"] + known["chosen"] - 1
 
 
 class Unknown(ValueError):

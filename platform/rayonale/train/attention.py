@@ -52,8 +52,8 @@ def visible(query: tuple[Any, Any, Any], key: tuple[Any, Any, Any]) -> Any:
     """Whether a query token may look at a key token; each is (place in row, tree, segment).
 
     A token sees earlier tokens of its own tree that belong to the prompt (segment 0) or to its
-    own response. Padding (tree −1) sees earlier padding, so that no row of the mask is empty (a
-    softmax over nothing is NaN, and NaN · 0 is NaN).
+    own segment: a response, and what goes on from it. Padding (tree −1) sees earlier padding, so
+    that no row of the mask is empty (a softmax over nothing is NaN, and NaN · 0 is NaN).
     """
     return (
         (key[0] <= query[0])

@@ -2,7 +2,7 @@
 
 A *tree* is a prompt and the responses that follow it. A pair is one tree of two responses, its
 rationale another tree (the prompt there shows both responses). Trees are laid side by side in
-packed rows; the mask lets a token see its own tree's prompt and its own response, so every
+packed rows; the mask lets a token see its own tree's prompt and its own segment, so every
 response's log-probability is what it would be alone.
 
     tree      | prompt  x x x x | chosen c c c | rejected r r |
@@ -12,6 +12,16 @@ response's log-probability is what it would be alone.
 A list's responses all follow one prompt in the same way. A response's last token predicts nothing
 and is left out; where rewards are wanted it goes in, because they are read there (`whole`).
 
+A rationale whose prompt begins with x and chosen (found from the tokens) goes on from chosen: more
+tokens of its segment, further along, from which rejected, between them, is hidden. Chosen's last
+token goes in for them. So the pair lies as it does without a rationale.
+
+    tree      | prompt  x x x x | chosen c c c | rejected r r | rationale c q q  w  w |
+    position  |         0 1 2 3 |        4 5 6 |          4 5 |           7 8 9 10 11 |
+    segment   |         0 0 0 0 |        1 1 1 |          2 2 |           1 1 1  1  1 |
+
+q is the rest of the rationale's prompt: nothing predicts it, its last token predicts the first w.
+
 Legend: B packed rows, L tokens a row, N response tokens of the batch, S sequences (responses),
 P rows of the data (pairs, labelled responses, lists), K responses of the longest list.
 """
@@ -19,14 +29,23 @@ P rows of the data (pairs, labelled responses, lists), K responses of the longes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rayonale.train.trees import LISTS, PROMPT, first_fit, tree_length, trees_of
+from rayonale.train.trees import (
+    LISTS,
+    PROMPT,
+    RATIONALE_PROMPT,
+    first_fit,
+    may_share,
+    shared_tokens,
+    tree_length,
+    trees_of,
+)
 
 # In bfloat16 a last digit is worth 0.01 nats of a response, so a log-probability must not depend
 # on what else is in the batch: kernels sum in blocks, and trees that start at multiples of a block
@@ -41,7 +60,8 @@ class Batch:
     Attributes:
         tokens, positions, tree, segment: [B, L]; `tree` is −1 on padding.
         predictor: [N] index into the flattened [B·L] of the token whose output predicts
-            `target`; the last prompt token predicts the first token of each response.
+            `target`; the last prompt token predicts the first token of each response. Of a
+            prompt that goes on from a response only the response's own tokens are predicted.
         target: [N] token ids.
         owner: [N] which of the S sequences a target belongs to.
         sequence: name → [P] index among the S sequences; of a list [P, K], −1 where it is shorter.
@@ -109,6 +129,7 @@ def collate(
         whole: responses go in with their last token, where rewards are read.
     """
     trees: list[Tree] = []
+    followed = trees_of(sequences)
     index: dict[str, list[Any]] = {name: [] for name in sequences}
     count = 0
 
@@ -118,7 +139,8 @@ def collate(
         return count - 1
 
     for row in rows:
-        for prompt, names in trees_of(sequences).items():
+        made: dict[str, Tree] = {}
+        for prompt, names in followed.items():
             responses: list[tuple[int, list[int]]] = []
             for name in names:
                 texts = row[name] if name in LISTS else [row[name]]
@@ -129,7 +151,11 @@ def collate(
             if prompt == PROMPT and PROMPT in sequences:
                 own = next_number(prompt)
                 index[PROMPT].append(own)
-            trees.append(Tree(row[prompt], responses, own))
+            made[prompt] = Tree(row[prompt], responses, own)
+        if may_share(sequences) and (above := shared_tokens(row)):
+            after, rationale = followed[PROMPT].index("chosen"), made.pop(RATIONALE_PROMPT)
+            made[PROMPT] = _joined(made[PROMPT], after, rationale, above)
+        trees += made.values()
     return Batch(
         **_lay_out(trees, align, one_row=one_row, whole=whole),
         sequence={name: _tensor(found, -1, torch.int64) for name, found in index.items()},
@@ -143,12 +169,44 @@ def collate(
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """What goes on from a response: more of a prompt, and a response to that.
+
+    Attributes:
+        after: place of the response, among those of the tree.
+        prompt: tokens that follow it.
+        number, response: the second response's.
+    """
+
+    after: int
+    prompt: list[int]
+    number: int
+    response: list[int]
+
+
+@dataclass(frozen=True)
 class Tree:
     """Tokens of a prompt, (number, tokens) of its responses, and its own number as a sequence."""
 
     prompt: list[int]
     responses: list[tuple[int, list[int]]]
     own: int | None = None
+    continuation: Continuation | None = None
+
+    def length(self, whole: bool) -> int:
+        """Tokens that it puts into the model."""
+        more = self.continuation
+        goes_on = 0 if more is None else len(more.prompt) + len(more.response)
+        lengths = [len(response) for _, response in self.responses]
+        return tree_length(len(self.prompt), lengths, whole, goes_on)
+
+
+def _joined(pair: Tree, after: int, rationale: Tree, above: int) -> Tree:
+    """The pair's tree with the rationale's, whose first `above` tokens it has, after a response."""
+    ((number, response),) = rationale.responses
+    return replace(
+        pair, continuation=Continuation(after, rationale.prompt[above:], number, response)
+    )
 
 
 def _predicted(name: str, tokens: Any) -> Any:
@@ -167,51 +225,85 @@ def _tensor(rows: list[Any], padding: int, dtype: torch.dtype) -> Tensor:
 
 
 def _lay_out(trees: list[Tree], align: int, *, one_row: bool, whole: bool) -> dict[str, Any]:
-    lengths = [
-        -(-tree_length(len(t.prompt), [len(r) for _, r in t.responses], whole) // align) * align
-        for t in trees
-    ]
+    lengths = [-(-tree.length(whole) // align) * align for tree in trees]
     bins = [list(range(len(trees)))] if one_row else first_fit(lengths)
-    shape = (len(bins), max(sum(lengths[tree] for tree in members) for members in bins))
-    tokens, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    tree_ids, segments = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
-    predictor: list[int] = []
-    target: list[int] = []
-    owner: list[Any] = []
-    last: dict[int, int] = {}  # by sequence
+    width = max(sum(lengths[tree] for tree in members) for members in bins)
+    found = _Layout((len(bins), width), whole)
     for row, members in enumerate(bins):
-        start = 0
+        start = row * width
         for tree in members:
-            prompt = trees[tree].prompt
-            end = start + len(prompt)
-            tokens[row, start:end], positions[row, start:end] = prompt, np.arange(len(prompt))
-            last_of_prompt = row * shape[1] + end - 1
-            if trees[tree].own is not None:
-                predictor.extend(range(row * shape[1] + start, last_of_prompt))
-                target.extend(prompt[1:])
-                owner.extend([trees[tree].own] * (len(prompt) - 1))
-                last[trees[tree].own] = last_of_prompt  # type: ignore[index]
-            for segment, (number, response) in enumerate(trees[tree].responses, 1):
-                predicting = end + len(response) - 1
-                stop = predicting + whole
-                tokens[row, end:stop] = response[: stop - end]
-                positions[row, end:stop] = len(prompt) + np.arange(stop - end)
-                segments[row, end:stop] = segment
-                predictor.append(last_of_prompt)
-                predictor.extend(range(row * shape[1] + end, row * shape[1] + predicting))
-                last[number] = row * shape[1] + stop - 1
-                target.extend(response)
-                owner.extend([number] * len(response))
-                end = stop
-            tree_ids[row, start:end] = tree
+            found.put(trees[tree], tree, start)
             start += lengths[tree]
-    return {
-        "tokens": torch.from_numpy(tokens),
-        "positions": torch.from_numpy(positions),
-        "tree": torch.from_numpy(tree_ids),
-        "segment": torch.from_numpy(segments),
-        "predictor": torch.tensor(predictor),
-        "target": torch.tensor(target),
-        "owner": torch.tensor(owner),
-        "last": torch.tensor([last[n] for n in sorted(last)]) if whole else None,
-    }
+    return found.tensors()
+
+
+@dataclass
+class _Layout:
+    """Packed rows as they are filled; places are those of the flattened [B·L]."""
+
+    shape: tuple[int, int]
+    whole: bool
+    predictor: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    last: dict[int, int] = field(default_factory=dict)  # by sequence
+
+    def __post_init__(self) -> None:
+        size = self.shape[0] * self.shape[1]
+        self.tokens, self.positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.tree, self.segment = np.full(size, -1, np.int32), np.zeros(size, np.int32)
+
+    def put(self, tree: Tree, number: int, start: int) -> None:
+        """Lay a tree out from `start` on."""
+        end = self._run(tree.prompt, start, position=0, tree=number, segment=0)
+        last_of_prompt = end - 1
+        if tree.own is not None:
+            self._predict(tree.own, tree.prompt[1:], start, start + 1)
+            self.last[tree.own] = last_of_prompt
+        for segment, (owner, response) in enumerate(tree.responses, 1):
+            begin, some = end, response if self.whole else response[:-1]
+            end = self._run(some, begin, position=len(tree.prompt), tree=number, segment=segment)
+            self._predict(owner, response, last_of_prompt, begin)
+            self.last[owner] = end - 1
+        if tree.continuation is not None:
+            self._put_continuation(tree, tree.continuation, number, end)
+
+    def _put_continuation(self, tree: Tree, more: Continuation, number: int, begin: int) -> None:
+        before, above = tree.responses[more.after]
+        # The last token of the response above: where it did not go in there, it opens the run.
+        opening = more.prompt if self.whole else [*above[-1:], *more.prompt]
+        some = more.response if self.whole else more.response[:-1]
+        position = len(tree.prompt) + len(above) - (not self.whole)
+        end = self._run(
+            [*opening, *some], begin, position=position, tree=number, segment=more.after + 1
+        )
+        first = begin + len(opening)
+        last = first - 1 if opening else self.last[before]
+        self._predict(more.number, more.response, last, first)
+        self.last[more.number] = end - 1
+
+    def _run(self, tokens: list[int], start: int, *, position: int, tree: int, segment: int) -> int:
+        """Put a run of tokens; returns where it ends."""
+        end = start + len(tokens)
+        self.tokens[start:end] = tokens
+        self.positions[start:end] = position + np.arange(len(tokens))
+        self.tree[start:end], self.segment[start:end] = tree, segment
+        return end
+
+    def _predict(self, owner: int, tokens: list[int], first: int, rest: int) -> None:
+        """The place `first` predicts the first of the tokens, those from `rest` on the others."""
+        self.predictor += [first, *range(rest, rest + len(tokens) - 1)][: len(tokens)]
+        self.target += tokens
+        self.owner += [owner] * len(tokens)
+
+    def tensors(self) -> dict[str, Any]:
+        """What a batch holds of it."""
+        rows = {name: getattr(self, name) for name in ("tokens", "positions", "tree", "segment")}
+        last = [self.last[number] for number in sorted(self.last)]
+        return {
+            **{name: torch.from_numpy(row.reshape(self.shape)) for name, row in rows.items()},
+            "predictor": torch.tensor(self.predictor),
+            "target": torch.tensor(self.target),
+            "owner": torch.tensor(self.owner),
+            "last": torch.tensor(last) if self.whole else None,
+        }

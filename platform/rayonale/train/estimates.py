@@ -26,10 +26,10 @@ from rayonale.planning.outlook import (
 )
 from rayonale.planning.probes import stand_ins
 from rayonale.planning.rates import Rates, Values
-from rayonale.planning.sizes import Unknown, rendered
+from rayonale.planning.sizes import Unknown, rendered, shared
 from rayonale.train.examples import ENSEMBLE_VALUES, LIST_VALUES, REFERENCE, sequences_of
 from rayonale.train.settings import RationalePrompt
-from rayonale.train.trees import LISTS
+from rayonale.train.trees import LISTS, RATIONALE_PROMPT, SHARED
 
 if TYPE_CHECKING:
     from rayonale.train.merge import MergeSettings
@@ -135,7 +135,7 @@ def row_tokens(
     loss = losses.of(settings.loss)
     sizes = dict(outlook.session.sizes.of(flow, model, settings.chat_template))
     if "rationale" in loss.sequences:
-        sizes["rationale_prompt"] = _rationale_prompt(outlook, settings, model, flow, sizes)
+        sizes |= _rationale_prompt(outlook, settings, model, flow, sizes)
     ahead = tree_tokens(sizes, flow, loss.ahead.sequences) if loss.ahead else 0.0
     return tree_tokens(sizes, flow, loss.sequences), ahead
 
@@ -146,7 +146,9 @@ def _rationale_prompt(
     model: str,
     flow: Flow,
     sizes: Mapping[str, float],
-) -> float:
+) -> dict[str, float]:
+    """Tokens of the rationale's prompt, and of those that the pair's tree has, too."""
+    follows = settings.rationale is not None and settings.rationale.follows == "chosen"
     name = (settings.rationale and settings.rationale.template) or flow.template
     if name is None:
         raise Unknown("the rows come from no rationales stage: name a rationale.template")
@@ -157,11 +159,15 @@ def _rationale_prompt(
             text, where=name, prompt=prompt_text(row["prompt"]), chosen_first=True,
             chosen=response_text(row["chosen"]), rejected=response_text(row["rejected"]),
         )  # fmt: skip
-        return [[{"role": "user", "content": told}]]
+        above = [*row["prompt"], *row["chosen"]] if follows else []
+        return [[*above, {"role": "user", "content": told}]]
 
     sizer = outlook.session.sizes.sizer(model, settings.chat_template)
-    return rendered(flow, sizer, sizes, messages, template=text,
-                    shown=("prompt", "chosen", "rejected"))  # fmt: skip
+    found = {RATIONALE_PROMPT: rendered(flow, sizer, sizes, messages, template=text,
+                                        shown=("prompt", "chosen", "rejected"))}  # fmt: skip
+    if follows:
+        found[SHARED] = shared(flow, sizer, sizes, messages)
+    return found
 
 
 def train_rates(

@@ -6,13 +6,14 @@
        "ref_chosen_logprob": −31.2, "ref_rejected_logprob": −40.9, "reference": "model=…"}
 
 Labelled rows have `response` (and `mismatched`, another row's response, for KTO) in place of the
-pair, lists `responses`: [[ids], [ids], …] with `scores`: [7.5, 3.0, …].
+pair, lists `responses`: [[ids], [ids], …] with `scores`: [7.5, 3.0, …]. Each list's length goes
+beside it (`prompt_tokens`), and `shared_tokens`: see `trees.shared_tokens`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,13 @@ from rayonale.train.rationale_prompts import RationaleRejected, rationale_exampl
 from rayonale.train.settings import RationalePrompt
 from rayonale.train.trees import (
     LISTS,
+    RATIONALE_PROMPT,
     REFERENCED,
+    SHARED,
+    may_share,
     reference_column,
     responses_among,
+    shared_tokens,
     trees_of,
 )
 
@@ -87,6 +92,8 @@ class Encoding:
             lists = column in LISTS
             fields.append((column, pa.list_(text) if lists else text))
             fields.append((f"{column}_tokens", pa.list_(count) if lists else count))
+        if may_share(self.sequences):
+            fields.append((f"{SHARED}_tokens", pa.int32()))
         for name in self.values:
             if name != REFERENCE:
                 number = pa.float32()
@@ -124,7 +131,7 @@ def encode(
     """One row's token lists, or why it is left out."""
     found: dict[str, Any] = {"id": row["id"]}
     for prompt, names in trees_of(encoding.sequences).items():
-        if prompt == "rationale_prompt":
+        if prompt == RATIONALE_PROMPT:
             try:
                 messages, response = rationale_example(row, encoding.rationale, encoding.seed)
             except RationaleRejected as error:
@@ -136,9 +143,7 @@ def encode(
             found |= _encode_tree(tokenizer, encoding, prompt, messages, responses)
         except LeftOut as left_out:
             return None, reject(row, left_out.kind, left_out.reason, str(left_out))
-    for column in [*trees_of(encoding.sequences), *responses_among(encoding.sequences)]:
-        text = found[column]
-        found[f"{column}_tokens"] = [len(t) for t in text] if column in LISTS else len(text)
+    found |= _counts(found, encoding.sequences)
     for name in encoding.values:
         value = row[name]
         if value is None or (isinstance(value, list) and (None in value or not value)):
@@ -154,6 +159,17 @@ def encode(
         value = row[encoding.together]
         found[TOGETHER] = row["id"] if value is None else str(value)
     return found, None
+
+
+def _counts(found: Mapping[str, Any], sequences: Sequence[str]) -> dict[str, Any]:
+    """`<name>_tokens` of a row's token lists."""
+    counts: dict[str, Any] = {}
+    for column in [*trees_of(sequences), *responses_among(sequences)]:
+        text = found[column]
+        counts[f"{column}_tokens"] = [len(t) for t in text] if column in LISTS else len(text)
+    if may_share(sequences):
+        counts[f"{SHARED}_tokens"] = shared_tokens(found)
+    return counts
 
 
 def _encode_tree(
@@ -179,7 +195,7 @@ def _encode_tree(
             found[name] = encoded if name in LISTS else encoded[0]
     except ValueError as error:
         raise LeftOut(RejectKind.INVALID, "untokenisable", str(error)) from error
-    longest_prompt = None if prompt == "rationale_prompt" else encoding.max_prompt_length
+    longest_prompt = None if prompt == RATIONALE_PROMPT else encoding.max_prompt_length
     for name in responses:
         longest = max(found[name], key=len) if name in LISTS else found[name]
         over = tokens.over_long(found[prompt], longest, encoding.max_length, longest_prompt)

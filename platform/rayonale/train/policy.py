@@ -217,14 +217,15 @@ def check_forward(policy: Any, model: Any, batch: Batch, dtype: str, device: Any
 
 
 def sequences_alone(batch: Batch) -> dict[int, tuple[list[int], int]]:
-    """Sequence number → (prompt + response tokens, response length), read back from a batch."""
+    """Sequence number → (what it follows + its tokens, their number), read back from a batch."""
     width = batch.tokens.shape[1]
     found: dict[int, tuple[list[int], int]] = {}
     for number in range(int(batch.owner.max()) + 1):
         mine = batch.owner == number
-        last_of_prompt = int(batch.predictor[mine][0])
-        row, column = divmod(last_of_prompt, width)
-        in_prompt = (batch.tree[row] == batch.tree[row, column]) & (batch.segment[row] == 0)
+        row, column = divmod(int(batch.predictor[mine][0]), width)
+        tree, segment = batch.tree[row], batch.segment[row]
+        followed = (tree == tree[column]) & ((segment == 0) | (segment == segment[column]))
+        followed[column + 1 :] = False
         response = batch.target[mine].tolist()
-        found[number] = (batch.tokens[row][in_prompt].tolist() + response, len(response))
+        found[number] = (batch.tokens[row][followed].tolist() + response, len(response))
     return found

@@ -53,6 +53,9 @@ def rationale_example(
 ) -> tuple[list[Message], list[Message]]:
     """Prompt messages and rationale message of a row's first rationale.
 
+    Where the prompt follows the chosen response, the messages are the row's conversation with it,
+    and the rendered one.
+
     Raises:
         RationaleRejected: the row has no rationale, or one that names the responses by place
             in words that cannot be exchanged when the order changes.
@@ -90,7 +93,9 @@ def rationale_example(
         rejected=response_text(row["rejected"]),
         chosen_first=chosen_first,
     )
-    return [Message(role="user", content=rendered)], [Message(role="assistant", content=text)]
+    above = [*row["prompt"], *row["chosen"]] if settings.follows == "chosen" else []
+    asked = Message(role="user", content=rendered)
+    return [*above, asked], [Message(role="assistant", content=text)]
 
 
 def exchange_names(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -11,6 +12,9 @@ from rayonale.losses.spec import LossSettings
 from rayonale.stages import Settings
 from rayonale.train.schedule import Schedule
 
+# The template of a rationale's prompt that follows the chosen response.
+FOLLOW_UP = "rationale_follow_up"
+
 Limit = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, le=1)]
 
 
@@ -18,15 +22,47 @@ class RationalePrompt(Settings):
     """The prompt after which the policy writes the rationale.
 
     Attributes:
+        follows: `nothing` opens a conversation, and the template shows all there is to know;
+            `chosen` goes on from the row's prompt and chosen response, whose tokens are then
+            computed once for both terms; the template shows the rejected one. So the policy is
+            told which response is preferred.
         template: template name or path; None takes the one with which each rationale was
-            generated. A template may tell which response is preferred or ask for it.
+            generated, or `rationale_follow_up` where the prompt follows the chosen response. A
+            template may tell which response is preferred or ask for it.
         order: `generated` shows the responses in the order of the rationale's own prompt;
             `chosen_first` and `shuffled` (seeded, per row) choose it anew, and "response A" and
-            the like in the rationale are kept pointing at the same responses.
+            the like in the rationale are kept pointing at the same responses. A prompt that
+            follows the chosen response has that one first.
     """
 
+    follows: Literal["nothing", "chosen"] = "nothing"
     template: str | None = None
     order: Literal["generated", "chosen_first", "shuffled"] = "generated"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_follow_up(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("follows") != "chosen":
+            return given
+        named = given.get("template")
+        return {
+            "order": "chosen_first",
+            **given,
+            "template": FOLLOW_UP if named is None else named,
+        }
+
+    @model_validator(mode="after")
+    def _template_and_order_fit(self) -> RationalePrompt:
+        if self.follows == "chosen" and self.order != "chosen_first":
+            raise ValueError(
+                f"order: found {self.order}, but with follows: chosen the chosen response is shown "
+                "first; expected chosen_first, or leave it out"
+            )
+        if self.follows == "nothing" and self.template == FOLLOW_UP:
+            raise ValueError(
+                f"template: {FOLLOW_UP} speaks of the response above it: set follows: chosen"
+            )
+        return self
 
 
 class LoRA(Settings):

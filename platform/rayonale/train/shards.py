@@ -24,7 +24,7 @@ import xxhash
 from rayonale import storage
 from rayonale.records import REJECT
 from rayonale.train.examples import Encoding, encode
-from rayonale.train.trees import PROMPT, trees_of
+from rayonale.train.trees import PROMPT, SHARED, may_share, trees_of
 
 log = logging.getLogger("rayonale")
 
@@ -210,7 +210,12 @@ class TokenRows:
         """Tokens that each row puts into the model (see `trees.tree_length`)."""
         picked = list(rows)
         total = np.zeros(len(picked), np.int64)
-        for prompt, names in trees_of(sequences or self.sequences).items():
+        wanted = sequences or self.sequences
+        if may_share(wanted) and SHARED in self.lengths:  # older shards shared nothing
+            # Without sharing these would go in twice, but for chosen's last token.
+            shared = self.lengths[SHARED][picked]
+            total -= np.where(shared > 0, shared - (not self.whole), 0)
+        for prompt, names in trees_of(wanted).items():
             total += self.lengths[prompt][picked]
             for name in names:
                 total += self.lengths[name][picked]

@@ -5,9 +5,11 @@
     responses   see all of the prompt (one call for all)   ├ calls of PyTorch's own CPU kernel
     a response  sees itself, causally                      ┘
 
-What a response token sees is in two parts; their outputs are put together by their log-sum-exps,
-as blocks are inside flash attention (2205.14135, section 3.1). The kernel's backward pass takes
-the joint output and log-sum-exp, and then gives each part's share of the gradient.
+What goes on from a response is more of its segment, in a later run: one of the responses here, and
+sees the earlier run too, all of it. So what a response token sees is in two parts or three; their
+outputs are put together by their log-sum-exps, as blocks are inside flash attention (2205.14135,
+section 3.1). The kernel's backward pass takes the joint output and log-sum-exp, and then gives each
+part's share of the gradient.
 
 A dense mask over packed rows costs L² for rows of L tokens, and CPU kernels compute what it hides;
 here the prompt costs P²/2 and the responses R·P + Σ Rᵢ²/2.
@@ -18,7 +20,8 @@ Legend: B packed rows, H heads, L tokens a row, D values a head, T runs of token
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -32,19 +35,24 @@ NAME = "rayonale_trees"  # in Transformers' registry
 
 @dataclass(frozen=True)
 class Span:
-    """A tree in a packed row: prompt in [start, middle), responses end at `ends`."""
+    """A tree in a packed row: prompt in [start, middle), runs of responses end at `ends`.
+
+    Attributes:
+        segments: of each run of a response; equal ones are one response and what goes on from it.
+    """
 
     row: int
     start: int
     middle: int
-    ends: tuple[int, ...]
+    ends: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
 
-    def responses(self) -> Iterator[slice]:
-        """Each response's tokens."""
-        start = self.middle
-        for end in self.ends:
-            yield slice(start, end)
-            start = end
+    def responses(self) -> Iterator[tuple[slice, list[slice]]]:
+        """Each run of a response, and the earlier runs that it goes on from."""
+        starts = (self.middle, *self.ends)
+        runs = [slice(start, end) for start, end in zip(starts, self.ends, strict=False)]
+        for place, (run, segment) in enumerate(zip(runs, self.segments, strict=True)):
+            yield run, [runs[n] for n in range(place) if self.segments[n] == segment]
 
 
 def runs(tree: Tensor, segment: Tensor) -> Tensor:
@@ -72,10 +80,11 @@ def spans(runs: Tensor) -> list[Span]:
     found: list[Span] = []
     for row, _, segment, start, end in runs[0, 0].tolist():
         if segment == 0:
-            found.append(Span(row, start, end, ()))
+            found.append(Span(row, start, end))
         else:
             last = found.pop()
-            found.append(Span(last.row, last.start, last.middle, (*last.ends, end)))
+            segments = (*last.segments, segment)
+            found.append(replace(last, ends=(*last.ends, end), segments=segments))
     return found
 
 
@@ -131,13 +140,11 @@ class TreeAttention(torch.autograd.Function):
                 continue
             answers = slice(tree.middle, tree.ends[-1])
             above, above_lse = _part(given, answers, prompt, scale)
-            for answer in tree.responses():
-                own, own_lse = _part(given, answer, answer, scale)
-                first = slice(answer.start - tree.middle, answer.stop - tree.middle)
-                joint = torch.logaddexp(above_lse[:, :, first], own_lse)
-                seen = (above_lse[:, :, first] - joint).exp()[..., None] * above[:, :, first]
-                o[:, :, answer] = seen + (own_lse - joint).exp()[..., None] * own
-                lse[:, :, answer] = joint
+            for answer, earlier in tree.responses():
+                mine = slice(answer.start - tree.middle, answer.stop - tree.middle)
+                parts = [(above[:, :, mine], above_lse[:, :, mine])]
+                parts += [_part(given, answer, run, scale) for run in (answer, *earlier)]
+                o[:, :, answer], lse[:, :, answer] = _joined(parts)
         ctx.save_for_backward(query, key, value, out, total)
         ctx.trees, ctx.scale = trees, scale
         return out
@@ -155,7 +162,8 @@ class TreeAttention(torch.autograd.Function):
             parts = [(prompt, prompt)]
             if tree.ends:
                 parts.append((slice(tree.middle, tree.ends[-1]), prompt))
-                parts += [(answer, answer) for answer in tree.responses()]
+                for answer, earlier in tree.responses():
+                    parts += [(answer, run) for run in (answer, *earlier)]
             for asks, shows in parts:
                 part = _part_backward(given, asks, shows, ctx.scale)
                 for place, total, share in zip(
@@ -178,6 +186,13 @@ def _part(
     q, k, v = given
     keys, values = k[:, :, shows], v[:, :, shows]
     return tuple(_forward(q[:, :, asks], keys, values, 0.0, asks == shows, scale=scale))
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp over all parts of what the same tokens see."""
+    joint = reduce(torch.logaddexp, [lse for _, lse in parts])
+    weighed = [(lse - joint).exp()[..., None] * out for out, lse in parts]
+    return reduce(torch.add, weighed), joint
 
 
 def _part_backward(

@@ -2,13 +2,20 @@
 
 What is packed and how is drawn in `batches.py`. A *sequence* is what a loss reads of a row: one
 response (`chosen`), a list of them (`responses`), or the prompt's own tokens (`prompt`).
+
+A rationale whose prompt begins with the row's prompt and chosen response goes on from that
+response in their tree, instead of being a tree of its own: those tokens are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 PROMPT = "prompt"
+RATIONALE_PROMPT = "rationale_prompt"
+# `shared_tokens` of a shard: what `shared_tokens` found in each row.
+SHARED = "shared"
 LISTS = ("responses",)  # a list of responses in each row
 
 # Which prompt each response follows; responses with one prompt form a tree.
@@ -18,7 +25,7 @@ PROMPT_OF = {
     "response": PROMPT,
     "mismatched": PROMPT,
     "responses": PROMPT,
-    "rationale": "rationale_prompt",
+    "rationale": RATIONALE_PROMPT,
 }
 # Columns that hold the responses, by the type of rows (`records.ROW_TYPES`).
 RESPONSES_OF = {
@@ -61,13 +68,35 @@ def trees_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return trees
 
 
-def tree_length(prompt: int, responses: Sequence[int], whole: bool = False) -> int:
+def may_share(sequences: Sequence[str]) -> bool:
+    """Whether a rationale among the sequences can go on from the chosen response."""
+    return "chosen" in sequences and "rationale" in sequences
+
+
+def shared_tokens(row: Mapping[str, Any]) -> int:
+    """Tokens of prompt and chosen response where the rationale's prompt begins with them, else 0.
+
+    Args:
+        row: token lists by column.
+    """
+    above = [*row[PROMPT], *row["chosen"]]
+    return len(above) if row[RATIONALE_PROMPT][: len(above)] == above else 0
+
+
+def tree_length(
+    prompt: int, responses: Sequence[int], whole: bool = False, continuation: int = 0
+) -> int:
     """Tokens that a tree puts into the model.
 
     A response's last token predicts nothing and stays out, unless responses are `whole`: its
     reward is read there.
+
+    Args:
+        continuation: tokens that go on from a response: of a prompt, and of what follows it. The
+            response's last token goes in for them, and their own last one does not (or, where
+            responses are whole, the other way round).
     """
-    return prompt + sum(response - (not whole) for response in responses)
+    return prompt + sum(response - (not whole) for response in responses) + continuation
 
 
 def first_fit(lengths: Sequence[int]) -> list[list[int]]:
