@@ -42,9 +42,12 @@ SIDES = ("ours", "vllm", "ray_serve_llm")
 _START_S = 300
 
 
-def ours(work: Path, model: str, port: int, oracle: str | None = None) -> list[str]:
+def ours(
+    work: Path, model: str, port: int, oracle: str | None = None, threads: int = 1
+) -> list[str]:
     """Command of our service; its deployment file is written to `work`."""
-    engine = {"max_model_len": MAX_LEN, "max_num_seqs": MAX_SEQS, "threads": 1, "kv_cache_gib": 1}
+    engine = {"max_model_len": MAX_LEN, "max_num_seqs": MAX_SEQS, "kv_cache_gib": 1}
+    engine |= {"threads": threads}
     access = {"keys_file": str(work / "keys.txt")}
     policy = {"name": "model", "model": model, "engine": engine}
     limits = {"conversations": 1_000}
@@ -215,6 +218,9 @@ def main() -> None:
     parser.add_argument("--model", default="tinyworld")
     parser.add_argument("--port", type=int, default=8_321)
     parser.add_argument("--rewards", metavar="MODEL", help="measure this reward model instead")
+    parser.add_argument(
+        "--threads", nargs="+", type=int, default=[1, 2], help="of the engine that gives rewards"
+    )
     parser.add_argument("--soak", metavar="SECONDS", type=float, help="mixed load for so long")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -227,7 +233,7 @@ def main() -> None:
     elif arguments.rewards:
         import serving_rewards
 
-        found = serving_rewards.measure(arguments.rewards, arguments.port)
+        found = serving_rewards.measure(arguments.rewards, arguments.port, arguments.threads)
     else:
         model = models.resolve(arguments.model)
         found = [line for name in arguments.sides for line in side(name, model, arguments)]
