@@ -166,6 +166,7 @@ class Engine:
         self._waiting: list[Call] = []
         self._owner: dict[str, tuple[Call, int]] = {}  # request id → call, position
         self._number = 0
+        self._step_s = 0.0
         self._failed: str | None = None
         self._stopped = False
         self._llm: Any = None
@@ -236,6 +237,11 @@ class Engine:
         core = getattr(self._llm.engine_core, "engine_core", None)
         return None if core is None else float(core.scheduler.kv_cache_manager.usage)
 
+    @property
+    def step_s(self) -> float:
+        """Seconds that a step takes, of late."""
+        return self._step_s
+
     def close(self) -> None:
         """Stop the thread and free the engine's memory."""
         self._stopped = True
@@ -290,7 +296,9 @@ class Engine:
                 self._waiting.append(call)
         self._admit()
         if self._owner:
+            begun = time.monotonic()
             self._step()
+            self._step_s += 0.1 * (time.monotonic() - begun - self._step_s)
         return True
 
     def _step(self) -> None:

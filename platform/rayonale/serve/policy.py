@@ -119,8 +119,8 @@ class PolicyReplica:
         """The first request of a process compiles and imports; no client should wait for it."""
         ask = Ask("Hi", n=2, max_tokens=4, seed=0, logprobs=1, top_p=0.9)
         ids = tokens.encode_text(self._tokenizers[model.fingerprint], "Hi")
-        for stream in (False, True):
-            params = self._params(ask, model, len(ids), stream)
+        for every in (0, 1):
+            params = self._params(ask, model, len(ids), every)
             self._engine.generate(model.weights, [(ids, each) for each in params])
 
     def _prepare(self, model: ServedModel) -> None:
@@ -173,7 +173,7 @@ class PolicyReplica:
         ids = self._encoded(ask, model)
         if isinstance(ids, Refused):
             return ids
-        params = self._params(ask, model, len(ids), stream=False)
+        params = self._params(ask, model, len(ids))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = self._submit(ask, model, [(ids, each) for each in params])
         _tell_when_done(call, done)
@@ -207,7 +207,7 @@ class PolicyReplica:
         stop = tokens.stop_token_ids(tokenizer)
         parts = [Part(tokenizer, stop, ask, index) for index in range(ask.n)]
         arrivals = Arrivals(asyncio.get_running_loop())
-        params = self._params(ask, model, len(ids), stream=True)
+        params = self._params(ask, model, len(ids), self._every())
         call = self._submit(ask, model, [(ids, each) for each in params], arrivals.put)
         call.done.add_done_callback(lambda _: arrivals.end())
         self._streams += 1
@@ -236,6 +236,13 @@ class PolicyReplica:
         shared = self._settings.stream_message_ms * self._streams
         return max(self._settings.stream_interval_ms, shared)
 
+    def _every(self) -> int:
+        """Tokens that the engine tells of at a time: what it draws in a quarter of a pause.
+
+        Each time takes some of the engine's thread, and none is sent before the pause is over.
+        """
+        return max(1, int(self._pause_ms() / 4_000 / max(self._engine.step_s, 0.001)))
+
     def _encoded(self, ask: Ask, model: ServedModel) -> list[int] | Refused:
         tokenizer = self._tokenizers[model.fingerprint]
         try:
@@ -259,10 +266,10 @@ class PolicyReplica:
             return Refused(400, "context_length_exceeded", told, "messages")
         return ids
 
-    def _params(self, ask: Ask, model: ServedModel, prompt: int, stream: bool) -> list[Any]:
+    def _params(self, ask: Ask, model: ServedModel, prompt: int, every: int = 0) -> list[Any]:
         stop = tokens.stop_token_ids(self._tokenizers[model.fingerprint])
         room = self._settings.engine.max_model_len - prompt
-        return [sampling.params(ask, index, stop, room, stream) for index in range(ask.n)]
+        return [sampling.params(ask, index, stop, room, every) for index in range(ask.n)]
 
     def _submit(self, ask: Ask, model: ServedModel, requests: Any, sink: Any = None) -> Call:
         adapter = None

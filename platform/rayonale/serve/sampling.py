@@ -10,14 +10,15 @@ from rayonale.serve.messages import Ask, Piece, TokenLogprob
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # a character of which not all bytes are there yet
 
 
-def params(ask: Ask, index: int, stop: list[int], room: int, stream: bool) -> Any:
+def params(ask: Ask, index: int, stop: list[int], room: int, every: int = 0) -> Any:
     """vLLM's SamplingParams of one sample.
 
     Args:
         index: of the sample; it is added to the seed.
         stop: token ids that end a turn.
         room: tokens that the model's context leaves.
-        stream: outputs are told as they come, each token once.
+        every: outputs are told as they come, each token once: the first at once, then so many at
+            a time; 0 tells all at the end.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -37,7 +38,8 @@ def params(ask: Ask, index: int, stop: list[int], room: int, stream: bool) -> An
         frequency_penalty=ask.frequency_penalty,
         logprobs=ask.logprobs,
         detokenize=bool(ask.stop),  # else text is decoded once a flush instead of once a token
-        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.DELTA if every else RequestOutputKind.FINAL_ONLY,
+        stream_interval=every or None,
     )
 
 
