@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import socketserver
 import subprocess
@@ -133,6 +134,19 @@ def test_an_endpoint_hears_that_its_client_has_gone(monkeypatch: pytest.MonkeyPa
                 time.sleep(0.05)
         slow.shutdown()
     assert len(closed) == 4
+
+
+def test_what_a_killed_service_has_left_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(True, monkeypatch) as (url, process):
+        (file,) = [Path(word) for word in process.cmdline() if word.endswith(".cfg")]
+        owner = file.parent.parent / "owner.json"
+        haproxy.clear()
+        assert process.is_running() and httpx.get(f"{url}/other").status_code == 404
+        pid, begun = json.loads(owner.read_text())
+        owner.write_text(json.dumps([pid, begun - 1]))  # the process before this one, of this id
+        haproxy.clear()
+        process.wait(10)
+        assert not owner.exists()
 
 
 def test_where_it_does_not_start_rays_proxy_is_used(

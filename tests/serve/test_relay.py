@@ -60,7 +60,9 @@ class Replica:
 
     async def _relayed(self, ask: int, path: str, number: int) -> AsyncIterator[Any]:
         try:
-            yield await self.outbox.relay(self._stream(ask), path + "x" * self._elsewhere, number)
+            stream = self._stream(ask)
+            async for each in self.outbox.relay(stream, path + "x" * self._elsewhere, number):
+                yield each
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
@@ -94,13 +96,17 @@ def test_many_streams_at_a_time_come_whole_and_in_order() -> None:
 
 
 def test_a_refusal_is_handed_on_and_a_replica_elsewhere_sends_messages() -> None:
-    async def run() -> tuple[list[Any], list[Any]]:
-        inbox = Inbox()
-        return await taken(inbox, Replica(), -1), await taken(inbox, Replica(elsewhere=True), 5)
+    far = Replica(elsewhere=True)
 
-    refused, found = asyncio.run(asyncio.wait_for(run(), 30))
-    assert refused == [Refused(400, "no", "no")]
+    async def run() -> tuple[list[Any], list[Any], list[Any]]:
+        inbox = Inbox()
+        near, distant = await taken(inbox, Replica(), -1), await taken(inbox, far, -1)
+        return near, distant, await taken(inbox, far, 5)
+
+    near, distant, found = asyncio.run(asyncio.wait_for(run(), 30))
+    assert near == distant == [Refused(400, "no", "no")]
     assert found == [BEGUN, *pieces(5)]
+    assert far.ended == 1  # drawn in one call
 
 
 def test_a_stream_that_nobody_takes_any_more_is_cancelled() -> None:

@@ -12,7 +12,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from rayonale.serve import presence
 from rayonale.serve.errors import ApiError
-from rayonale.serve.messages import Answer, Ask, Begun, Elsewhere, Piece
+from rayonale.serve.messages import Answer, Ask, Begun, Piece
 from rayonale.serve.routing import Router
 from rayonale.serve.served_model import ServedModel
 from rayonale.serve.settings import Policy
@@ -90,9 +90,7 @@ class Handle:
         await asyncio.sleep(3_600 if self.gone else self.slow)
         if self._method == "answers":
             yield Answer(self.begun, tuple(PIECES))
-        elif self._method == "relayed":
-            yield Elsewhere()
-        else:
+        else:  # as of a replica on another machine
             yield self.begun
             yield PIECES
 

@@ -7,6 +7,7 @@ it is told by the environment of Serve's processes.
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import shlex
@@ -14,7 +15,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from rayonale.serve import haproxy_start
 from rayonale.serve.errors import ApiError
@@ -25,6 +29,9 @@ SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"  # set to 0, the Python proxy is used
 # HAProxy asks a Python proxy while no endpoint can be reached; at Ray's fixed port only one session
 # of a machine could have it.
 PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",)
+
+# Paths of sockets must be short, which other temporary folders need not be.
+_PLACE, _PREFIX, _OWNER = Path("/tmp"), "ha-", "owner.json"
 
 
 def switches() -> dict[str, str]:
@@ -37,9 +44,10 @@ def switches() -> dict[str, str]:
         program = get_haproxy_binary()
     except (ImportError, OSError):
         return {}
-    # Paths of sockets must be short.
-    folder = Path(tempfile.mkdtemp(prefix="ha-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    me = psutil.Process()
+    (folder / _OWNER).write_text(json.dumps([me.pid, me.create_time()]))
     script = str(_script(folder, program))
     try:  # where nothing can be run from that folder, say
         subprocess.run([script, "-v"], check=True, capture_output=True, timeout=60)
@@ -67,6 +75,35 @@ def switches() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "6",
     }
+
+
+def end(text: str) -> None:
+    """End each HAProxy whose configuration file's path holds a text."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        if any(text in word and word.endswith("haproxy.cfg") for word in words):
+            with suppress(psutil.Error):
+                process.terminate()
+
+
+def clear() -> None:
+    """End what services have left that were killed: an HAProxy keeps its port.
+
+    A folder of this user's tells which process made it (`switches`).
+    """
+    for folder in _PLACE.glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid():
+                continue
+            pid, begun = json.loads((folder / _OWNER).read_text())
+        except (OSError, ValueError):  # just being made, or not ours
+            continue
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).create_time() == begun:
+                continue
+        log.warning("ending what a service that was killed has left: %s", folder)
+        end(f"{folder}/")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfit(host: str, ssl_keyfile: str | None) -> str | None:

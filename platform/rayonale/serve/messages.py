@@ -105,11 +105,6 @@ class Relayed:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """The replica is not on the endpoint's machine: the pieces must come as messages."""
-
-
-@dataclass(frozen=True)
 class Scored:
     """Rewards of conversations, in their order."""
 

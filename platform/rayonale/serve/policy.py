@@ -25,7 +25,6 @@ from rayonale.serve.messages import (
     Answer,
     Ask,
     Begun,
-    Elsewhere,
     Piece,
     Refused,
     Relayed,
@@ -226,10 +225,17 @@ class PolicyReplica:
 
     async def relayed(
         self, ask: Ask, path: str, number: int
-    ) -> AsyncGenerator[Relayed | Refused | Elsewhere, None]:
-        """`stream`, through the socket of an endpoint on this machine; gives how it ended."""
-        async with contextlib.aclosing(self.stream(ask)) as pieces:
-            yield await self._outbox.relay(pieces, path, number)
+    ) -> AsyncGenerator[Relayed | Refused | Begun | list[Piece], None]:
+        """`stream`, through the socket of an endpoint on this machine; gives how it ended.
+
+        An endpoint on another machine is given all of it.
+        """
+        async with (
+            contextlib.aclosing(self.stream(ask)) as pieces,
+            contextlib.aclosing(self._outbox.relay(pieces, path, number)) as told,
+        ):
+            async for each in told:
+                yield each
 
     def _pause_ms(self) -> float:
         """Until a stream sends again: longer the more streams share what messages may cost."""

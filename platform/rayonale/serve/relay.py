@@ -4,7 +4,7 @@ As messages of a Ray Serve call they take most of a millisecond of the cores eac
 only begins the stream and ends it: Ray Serve goes on choosing replicas, counting what they do, and
 telling of those that die. The pieces go through a socket that every replica has to the endpoint's
 process, as lines of JSON. It is a file in a folder of this user's alone; a replica on another
-machine does not find it, and its pieces come as messages.
+machine does not find it, and its pieces come as messages of the same call.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rayonale.serve.messages import Begun, Elsewhere, Piece, Refused, Relayed, TokenLogprob
+from rayonale.serve.messages import Begun, Piece, Refused, Relayed, TokenLogprob
 from rayonale.serve.served_model import ServedModel
 
 log = logging.getLogger("rayonale")
@@ -30,8 +30,12 @@ _PLACE = "/tmp"  # a socket's path must be short, which other temporary folders 
 _PREFIX = "rayonale-pieces-"
 _LATE_S = 5  # lines are written before a call ends; they come before its end, or at once after it
 
-# What came of a stream: who answers, with the first of them, and pieces.
-_Came = tuple[Begun | None, list[Piece]]
+
+class _Line(NamedTuple):
+    """What came of a stream: who answers, with the first of them, and pieces."""
+
+    begun: Begun | None
+    pieces: list[Piece]
 
 
 class Lost(Exception):
@@ -50,7 +54,7 @@ class Lines(asyncio.Protocol):
         for line in lines:
             try:
                 number, begun, pieces = json.loads(line)
-                came = (_begun(begun), [_piece(each) for each in pieces])
+                came = _Line(_begun(begun), [_piece(each) for each in pieces])
             except (ValueError, TypeError) as error:  # of one stream: it misses a line then
                 log.warning("a line of a stream cannot be read: %s", error)
                 continue
@@ -81,55 +85,47 @@ class Inbox:
         if self._path is None:
             self._path = asyncio.create_task(self._listen())
         path = await asyncio.shield(self._path)
-        here = path is not None
-        if path is not None:
-            async with aclosing(self._relayed(handle, ask, path)) as came:
-                async for each in came:
-                    if isinstance(each, Elsewhere):
-                        here = False
-                    else:
-                        yield each
-        if here:
-            return
-        async with aclosing(_streamed(handle, ask)) as pieces:
-            async for each in pieces:
+        way = _streamed(handle, ask) if path is None else self._relayed(handle, ask, path)
+        async with aclosing(way) as came:
+            async for each in came:
                 yield each
 
     async def _relayed(self, handle: Any, ask: Any, path: str) -> AsyncGenerator[Any, None]:
-        """What comes through the socket, or Elsewhere."""
+        """What comes through the socket, and as messages of the call."""
         number, box = next(self._numbers), asyncio.Queue[Any]()
         self._boxes[number] = box
         response = handle.options(method_name="relayed", stream=True).remote(ask, path, number)
-        ending = asyncio.create_task(only(response))
-        ending.add_done_callback(box.put_nowait)
-        taken, lines, end = 0, 0, None
+        call = asyncio.create_task(_handed_on(response, box))
+        call.add_done_callback(box.put_nowait)
+        taken, lines, ended = 0, 0, False
         try:
-            while end is None or taken < lines:
+            while not ended or taken < lines:
                 try:
-                    async with asyncio.timeout(None if end is None else _LATE_S):
+                    async with asyncio.timeout(_LATE_S if ended else None):
                         came = await box.get()
                 except TimeoutError:
                     raise Lost(f"{lines - taken} of {lines} lines did not come") from None
-                if came is not ending:
+                if came is call:
+                    call.result()  # raises what ended it
+                    ended = True
+                elif isinstance(came, _Line):
                     taken += 1
-                    if came[0] is not None:
-                        yield came[0]
-                    yield came[1]
-                    continue
-                end = ending.result()
-                if not isinstance(end, Relayed):
-                    yield end
-                elif end.lines is None:
+                    if came.begun is not None:
+                        yield came.begun
+                    yield came.pieces
+                elif not isinstance(came, Relayed):  # refused, or of a replica on another machine
+                    yield came
+                elif came.lines is None:
                     raise Lost("the connection broke")
                 else:
-                    lines = end.lines
+                    lines = came.lines
         except (asyncio.CancelledError, GeneratorExit):
             response.cancel()
             raise
         finally:
             del self._boxes[number]
-            ending.cancel()
-            ending.add_done_callback(_looked_at)
+            call.cancel()
+            call.add_done_callback(_looked_at)
 
     async def _listen(self) -> str | None:
         """Path of the socket, which is made when it is first asked for; None where none can be."""
@@ -190,27 +186,44 @@ class Outbox:
                 del self._open[path]
         return self._open
 
-    async def relay(self, stream: Any, path: str, number: int) -> Relayed | Refused | Elsewhere:
-        """Send what a stream gives; tells how it ended."""
+    async def relay(self, stream: Any, path: str, number: int) -> AsyncGenerator[Any, None]:
+        """Send what a stream gives; gives how it ended, or all of it where no socket is found."""
         to = await self.to(path)
         if to is None:
-            return Elsewhere()
+            async for each in stream:
+                yield each
+            return
         lines, begun = 0, None
         async for each in stream:
             if isinstance(each, Refused):
-                return each
+                yield each
+                return
             if isinstance(each, Begun):
                 begun = each
                 continue
             to.write(_line(number, begun, each))
-            try:
-                if to.is_closing():
-                    return Relayed(None)
-                await to.drain()
-            except ConnectionError:
-                return Relayed(None)
+            if not await _drained(to):
+                yield Relayed(None)
+                return
             lines, begun = lines + 1, None
-        return Relayed(lines)
+        yield Relayed(lines)
+
+
+async def _drained(to: asyncio.StreamWriter) -> bool:
+    """Whether what was written is on its way; waits while too much is not."""
+    if to.is_closing():
+        return False
+    try:
+        await to.drain()
+    except ConnectionError:
+        return False
+    return True
+
+
+async def _handed_on(response: Any, box: asyncio.Queue[Any]) -> None:
+    """Messages of a call, as they come."""
+    async for each in response:
+        box.put_nowait(each)
 
 
 async def only(response: Any) -> Any:

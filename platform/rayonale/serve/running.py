@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import psutil
+import ray
 import yaml
 
 from rayonale import cluster
@@ -38,7 +38,6 @@ class Running:
 
     def stop(self) -> None:
         """End them; requests that are worked on are finished first."""
-        import ray
         from ray import serve
 
         node = ray.get_runtime_context().get_node_id()
@@ -46,7 +45,7 @@ class Running:
             serve.shutdown()
             ray.shutdown()
         finally:
-            _end_haproxy(node)
+            haproxy.end(f"/{node}/")  # where Ray's processes were killed before they could
 
 
 def read(file: str) -> dict[str, Any]:
@@ -98,7 +97,18 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     if port is not None:
         http["port"] = port
     unfit = haproxy.unfit(http["host"], http.get("ssl_keyfile"))
+    haproxy.clear()
+    mine = not ray.is_initialized()
     cluster.connect(num_cpus, behind_haproxy=unfit is None)
+    try:
+        return _started(value, http, local)
+    except BaseException:
+        if local and mine:
+            Running((), local).stop()
+        raise
+
+
+def _started(value: Mapping[str, Any], http: Mapping[str, Any], local: bool) -> Running:
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -107,7 +117,7 @@ def start(file: str, port: int | None = None, num_cpus: int | None = None) -> Ru
     quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")  # we keep our own
     serve.start(
         proxy_location=value.get("proxy_location", "EveryNode"),
-        http_options=http,
+        http_options=dict(http),
         logging_config=quiet,
     )
     if str(Path.cwd()) not in sys.path:
@@ -132,15 +142,6 @@ def _require_free(host: str, port: int) -> None:
     with suppress(OSError):
         socket.create_connection((host, port), timeout=1).close()
         raise ValueError(f"something listens at {host}:{port} already; give another port")
-
-
-def _end_haproxy(node: str) -> None:
-    """End a node's HAProxy where Ray's processes were killed before they could."""
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or ()
-        if any(word.endswith(f"/{node}/haproxy.cfg") for word in words):
-            with suppress(psutil.Error):
-                process.terminate()
 
 
 def _built(application: Mapping[str, Any]) -> Any:

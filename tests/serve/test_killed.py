@@ -1,0 +1,62 @@
+"""A service whose command was killed, and the next one at its port."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from tests.conftest import REPOSITORY
+from tests.serve.service import free_port, wait_for
+
+from rayonale.serve import keys
+
+ENGINE = {"max_model_len": 512, "max_num_seqs": 8, "threads": 1, "kv_cache_gib": 0.1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_service_can_be_started_again_at_its_port(
+    tinyworld_model: Path, tmp_path: Path
+) -> None:
+    key, port = keys.add(tmp_path / "keys.txt", "tests"), free_port()
+    args = {
+        "policies": [{"name": "policy", "model": str(tinyworld_model), "engine": ENGINE}],
+        "access": {"keys_file": str(tmp_path / "keys.txt")},
+    }
+    application = {"name": "policies", "import_path": "serve.policies:app", "args": args}
+    value: dict[str, Any] = {"http_options": {"port": port}, "applications": [application]}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(value))
+    command = [sys.executable, "jobs/serve_models.py", str(tmp_path / "serve.yaml")]
+
+    def answers() -> bool:
+        try:
+            asked = httpx.get(
+                f"http://127.0.0.1:{port}/v1/models", headers={"authorization": f"Bearer {key}"}
+            )
+        except httpx.HTTPError:
+            return False
+        return asked.status_code == 200
+
+    first = subprocess.Popen(command, cwd=REPOSITORY)
+    try:
+        wait_for(answers, 240, "the first service answers")
+        first.send_signal(signal.SIGKILL)
+        first.wait(30)
+        wait_for(lambda: not answers(), 60, "its Ray session has ended")
+        second = subprocess.Popen(command, cwd=REPOSITORY)
+        try:
+            wait_for(lambda: second.poll() is not None or answers(), 240, "the second answers")
+            assert second.poll() is None
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(120) == 0
+            assert not answers()
+        finally:
+            second.kill()
+    finally:
+        first.kill()
