@@ -1,4 +1,4 @@
-"""A service whose command was killed, and the next one at its port."""
+"""A service whose command was killed, and the next one at its port; one that cannot start."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ from rayonale.serve import keys
 ENGINE = {"max_model_len": 512, "max_num_seqs": 8, "threads": 1, "kv_cache_gib": 0.1}
 
 
+def deployment(folder: Path, model: Path) -> tuple[list[str], int, str]:
+    """Command of a service, its port, and a key to it."""
+    key, port = keys.add(folder / "keys.txt", "tests"), free_port()
+    args = {
+        "policies": [{"name": "policy", "model": str(model), "engine": ENGINE}],
+        "access": {"keys_file": str(folder / "keys.txt")},
+    }
+    application = {"name": "policies", "import_path": "serve.policies:app", "args": args}
+    value: dict[str, Any] = {"http_options": {"port": port}, "applications": [application]}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(value))
+    return [sys.executable, "jobs/serve_models.py", str(folder / "serve.yaml")], port, key
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_service_can_be_started_again_at_its_port(
     tinyworld_model: Path, tmp_path: Path
 ) -> None:
-    key, port = keys.add(tmp_path / "keys.txt", "tests"), free_port()
-    args = {
-        "policies": [{"name": "policy", "model": str(tinyworld_model), "engine": ENGINE}],
-        "access": {"keys_file": str(tmp_path / "keys.txt")},
-    }
-    application = {"name": "policies", "import_path": "serve.policies:app", "args": args}
-    value: dict[str, Any] = {"http_options": {"port": port}, "applications": [application]}
-    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(value))
-    command = [sys.executable, "jobs/serve_models.py", str(tmp_path / "serve.yaml")]
+    command, port, key = deployment(tmp_path, tinyworld_model)
 
     def answers() -> bool:
         try:
@@ -60,3 +65,17 @@ def test_a_killed_service_can_be_started_again_at_its_port(
             second.kill()
     finally:
         first.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_service_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command, port, _ = deployment(tmp_path, tmp_path / "empty")
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode not in (0, None)
+    assert "error: " in done.stderr
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health")
