@@ -11,6 +11,8 @@ from typing import Any
 from rayonale.command import set_up_logging
 from rayonale.serve import running
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> None:
     """Parse the command line, start the applications, stay until told to stop."""
@@ -24,17 +26,26 @@ def main() -> None:
     arguments = parser.parse_args()
     set_up_logging()
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    _listen(ended)
     try:
         service: Any = running.start(arguments.file, arguments.port, arguments.cpus)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    _listen(ended)  # again: Ray has put a handler of its own there, which ends at once
     for url in service.urls:
         print(f"serving at {url}", flush=True)
     if service.local:
         ended.wait()
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        print("stopping; what is under way is finished (again: at once)", flush=True)
         service.stop()
+
+
+def _listen(ended: threading.Event) -> None:
+    """Set an event when this process is told to stop."""
+    for number in _ENDING:
+        signal.signal(number, lambda *_: ended.set())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""A service whose command was killed, and the next one at its port; one that cannot start."""
+"""A service that is killed, one that is told to stop, and one that cannot start."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,17 @@ def deployment(folder: Path, model: Path) -> tuple[list[str], int, str]:
     value: dict[str, Any] = {"http_options": {"port": port}, "applications": [application]}
     (folder / "serve.yaml").write_text(yaml.safe_dump(value))
     return [sys.executable, "jobs/serve_models.py", str(folder / "serve.yaml")], port, key
+
+
+def long_answer(port: int, key: str) -> httpx.Response:
+    """An answer that takes some seconds."""
+    body = {
+        "model": "policy", "messages": [{"role": "user", "content": "Name two birds."}],
+        "max_tokens": 480, "ignore_eos": True, "n": 8,
+    }  # fmt: skip
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    return httpx.post(url, json=body, headers=headers, timeout=120)
 
 
 @pytest.mark.slow
@@ -58,7 +71,11 @@ def test_a_killed_service_can_be_started_again_at_its_port(
         try:
             wait_for(lambda: second.poll() is not None or answers(), 240, "the second answers")
             assert second.poll() is None
-            second.send_signal(signal.SIGTERM)
+            with ThreadPoolExecutor() as pool:
+                asked = pool.submit(long_answer, port, key)
+                time.sleep(1)
+                second.send_signal(signal.SIGTERM)
+                assert len(asked.result().json()["choices"]) == 8  # what is under way is finished
             assert second.wait(120) == 0
             assert not answers()
         finally:

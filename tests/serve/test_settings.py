@@ -33,6 +33,14 @@ def test_the_documented_deployment_file_is_valid(tmp_path: Path) -> None:
     assert [each["name"] for each in read["applications"]] == ["policies", "oracle"]
 
 
+def test_an_application_that_asks_another_is_ended_before_it() -> None:
+    oracle = {"name": "oracle", "args": {"oracle": {"model": "models:/oracle@champion"}}}
+    policies = {"name": "policies", "args": {"oracle": {"application": "oracle"}}}
+    alone: dict[str, Any] = {"name": "alone", "args": {"oracle": None}}
+    found = running._askers_first([oracle, policies, alone])
+    assert found == ("policies", "alone", "oracle")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,10 +31,12 @@ class Running:
     Attributes:
         urls: where each answers, on this machine.
         local: whether they end with this process.
+        names: of the applications; one that another asks comes after it.
     """
 
     urls: tuple[str, ...]
     local: bool
+    names: tuple[str, ...] = ()
 
     def stop(self) -> None:
         """End them; requests that are worked on are finished first."""
@@ -42,6 +44,8 @@ class Running:
 
         node = ray.get_runtime_context().get_node_id()
         try:
+            for name in self.names:
+                serve.delete(name)  # waits for what is under way, which shutdown does not
             serve.shutdown()
             ray.shutdown()
         finally:
@@ -134,7 +138,15 @@ def _started(value: Mapping[str, Any], http: Mapping[str, Any], local: bool) -> 
     serve.run_many(targets)  # together: engines take their time
     host = f"[{http['host']}]" if ":" in http["host"] else http["host"]
     base = f"http://{host}:{http['port']}"
-    return Running(tuple(f"{base}{target.route_prefix}" for target in targets), local)
+    urls = tuple(f"{base}{target.route_prefix}" for target in targets)
+    return Running(urls, local, _askers_first(value["applications"]))
+
+
+def _askers_first(applications: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of applications; one whose rewards another asks for comes after that."""
+    oracles = [(each.get("args") or {}).get("oracle") or {} for each in applications]
+    asked = {oracle.get("application") for oracle in oracles}
+    return tuple(sorted((each["name"] for each in applications), key=lambda name: name in asked))
 
 
 def _require_free(host: str, port: int) -> None:
