@@ -142,8 +142,11 @@ def test_what_a_killed_service_has_left_is_ended(monkeypatch: pytest.MonkeyPatch
         owner = file.parent.parent / "owner.json"
         haproxy.clear()
         assert process.is_running() and httpx.get(f"{url}/other").status_code == 404
-        pid, begun = json.loads(owner.read_text())
-        owner.write_text(json.dumps([pid, begun - 1]))  # the process before this one, of this id
+        pid, begun, seen_from = json.loads(owner.read_text())
+        owner.write_text(json.dumps([pid, begun - 1, "another container"]))
+        haproxy.clear()
+        assert owner.exists() and process.is_running()
+        owner.write_text(json.dumps([pid, begun - 1, seen_from]))  # before this one, of this id
         haproxy.clear()
         process.wait(10)
         assert not owner.exists()

@@ -46,8 +46,7 @@ def switches() -> dict[str, str]:
         return {}
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    me = psutil.Process()
-    (folder / _OWNER).write_text(json.dumps([me.pid, me.create_time()]))
+    (folder / _OWNER).write_text(json.dumps([os.getpid(), *_lived(os.getpid())]))
     script = str(_script(folder, program))
     try:  # where nothing can be run from that folder, say
         subprocess.run([script, "-v"], check=True, capture_output=True, timeout=60)
@@ -95,15 +94,27 @@ def clear() -> None:
         try:
             if folder.stat().st_uid != os.getuid():
                 continue
-            pid, begun = json.loads((folder / _OWNER).read_text())
+            pid, begun, seen_from = json.loads((folder / _OWNER).read_text())
         except (OSError, ValueError):  # just being made, or not ours
             continue
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).create_time() == begun:
-                continue
+        now, here = _lived(pid)
+        if now == begun or here != seen_from:  # it lives, or another container must look
+            continue
         log.warning("ending what a service that was killed has left: %s", folder)
         end(f"{folder}/")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lived(pid: int) -> tuple[float | None, str]:
+    """Since when a process lives (None: it does not), and the processes that are seen from here."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux
+        processes = ""
+    try:
+        return psutil.Process(pid).create_time(), processes
+    except psutil.NoSuchProcess:
+        return None, processes
 
 
 def unfit(host: str, ssl_keyfile: str | None) -> str | None:
