@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any, cast
 
-from rayonale.serve.policy import Arrivals
+import pytest
+
+from rayonale.serve.policy import Arrivals, PolicyReplica
+from rayonale.serve.settings import Policy
 
 
 def test_all_that_another_thread_puts_is_taken_in_order_until_the_end() -> None:
@@ -52,3 +57,21 @@ def test_a_pause_lets_outputs_pile_up() -> None:
         return await arrivals.taken()
 
     assert asyncio.run(pile()) == [(0, "a"), (1, "b"), (0, "c")]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "streams", "every"),
+    [
+        (0.005, 0, 2),  # a pause of 50 ms: 10 tokens in it, a quarter of them
+        (0.005, 32, 12),  # of 32 · 8 ms: 51 tokens
+        (0.05, 1, 1),  # slower than that: each
+        (0.0, 0, 12),  # before the first step: a millisecond is taken
+    ],
+)
+def test_the_engine_tells_of_what_a_quarter_of_a_pause_draws(
+    step_s: float, streams: int, every: int
+) -> None:
+    replica = object.__new__(PolicyReplica)
+    replica._settings = Policy(name="m", model="m", stream_interval_ms=50, stream_message_ms=8)
+    replica._streams, replica._engine = streams, cast(Any, SimpleNamespace(step_s=step_s))
+    assert replica._every() == every
