@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from rayonale.generate.engine import engine_arguments
+from rayonale.generate.engine_arguments import engine_arguments
 from rayonale.generate.settings import EngineOptions, Sampling, row_seed
 
 

@@ -143,9 +143,11 @@ def test_what_a_killed_service_has_left_is_ended(monkeypatch: pytest.MonkeyPatch
         haproxy.clear()
         assert process.is_running() and httpx.get(f"{url}/other").status_code == 404
         pid, begun, seen_from = json.loads(owner.read_text())
-        owner.write_text(json.dumps([pid, begun - 1, "another container"]))
-        haproxy.clear()
-        assert owner.exists() and process.is_running()
+        elsewhere = json.dumps([pid, begun - 1, "another container"])
+        for told in ("", "7", "[-1, 0, 0]", '["x", 0, 0]', elsewhere):
+            owner.write_text(told)
+            haproxy.clear()
+            assert owner.exists() and process.is_running(), told
         owner.write_text(json.dumps([pid, begun - 1, seen_from]))  # before this one, of this id
         haproxy.clear()
         process.wait(10)

@@ -33,6 +33,19 @@ def test_the_documented_deployment_file_is_valid(tmp_path: Path) -> None:
     assert [each["name"] for each in read["applications"]] == ["policies", "oracle"]
 
 
+def test_a_stop_waits_longer_than_ray_serve_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def delete(name: str) -> None:
+        asked.append(name)
+        if len(asked) < 3:
+            raise TimeoutError("not after 60 s")
+
+    monkeypatch.setattr("ray.serve.delete", delete)
+    running._delete("policies")
+    assert asked == ["policies"] * 3
+
+
 def test_an_application_that_asks_another_is_ended_before_it() -> None:
     oracle = {"name": "oracle", "args": {"oracle": {"model": "models:/oracle@champion"}}}
     policies = {"name": "policies", "args": {"oracle": {"application": "oracle"}}}

@@ -15,7 +15,7 @@ from rayonale import storage
 from rayonale.data.estimates import timed_rows
 from rayonale.enrich.estimates import forward_rates, tree_tokens
 from rayonale.enrich.transcript import prompt_text, response_text
-from rayonale.generate.engine import architecture
+from rayonale.generate.engine_arguments import architecture
 from rayonale.generate.settings import EngineOptions
 from rayonale.planning.arithmetic import FORWARD_FLOPS
 from rayonale.planning.flow import Estimate, Flow, Row, not_estimated

@@ -28,7 +28,7 @@ import rayonale
 from rayonale import models, storage
 from rayonale.enrich import goal_prompt
 from rayonale.evaluate.harness_files import LOCAL, HarnessTask, write_task
-from rayonale.generate.engine import engine_arguments, on_gpu
+from rayonale.generate.engine_arguments import engine_arguments, on_gpu
 from rayonale.generate.settings import EngineOptions
 from rayonale.lineage import fingerprints
 from rayonale.stages import Reads, Settings, Stage, StageContext, StageResult

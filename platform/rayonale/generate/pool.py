@@ -18,7 +18,7 @@ import ray
 from rayonale import cluster, models
 from rayonale.generate import warm_up
 from rayonale.generate.client import Client
-from rayonale.generate.engine import architecture
+from rayonale.generate.engine_arguments import architecture
 from rayonale.generate.replica import Replica
 from rayonale.generate.rewards import RewardReplica, TransformersReplica
 from rayonale.generate.settings import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rayonale import storage
-from rayonale.generate.engine import architecture
+from rayonale.generate.engine_arguments import architecture
 from rayonale.generate.settings import EngineOptions
 from rayonale.models import resolve
 from rayonale.planning import arithmetic

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayonale import cluster, models, storage
-from rayonale.generate.engine import architecture
+from rayonale.generate.engine_arguments import architecture
 from rayonale.generate.settings import EngineOptions
 from rayonale.generate.stream import Rejection, Task
 from rayonale.planning.flow import Row

@@ -95,9 +95,9 @@ def clear() -> None:
             if folder.stat().st_uid != os.getuid():
                 continue
             pid, begun, seen_from = json.loads((folder / _OWNER).read_text())
-        except (OSError, ValueError):  # just being made, or not ours
+            now, here = _lived(int(pid))
+        except (OSError, ValueError, TypeError):  # just being made, or not ours
             continue
-        now, here = _lived(pid)
         if now == begun or here != seen_from:  # it lives, or another container must look
             continue
         log.warning("ending what a service that was killed has left: %s", folder)
@@ -112,7 +112,9 @@ def _lived(pid: int) -> tuple[float | None, str]:
     except OSError:  # no Linux
         processes = ""
     try:
-        return psutil.Process(pid).create_time(), processes
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE  # nobody has asked how
+        return None if ended else process.create_time(), processes
     except psutil.NoSuchProcess:
         return None, processes
 

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -43,13 +43,12 @@ class Running:
         from ray import serve
 
         node = ray.get_runtime_context().get_node_id()
-        try:
+        with ExitStack() as then:  # each in any case, the last one first
+            then.callback(haproxy.end, f"/{node}/")  # left where Ray's processes were killed
+            then.callback(ray.shutdown)
+            then.callback(serve.shutdown)
             for name in self.names:
-                serve.delete(name)  # waits for what is under way, which shutdown does not
-            serve.shutdown()
-            ray.shutdown()
-        finally:
-            haproxy.end(f"/{node}/")  # where Ray's processes were killed before they could
+                _delete(name)
 
 
 def read(file: str) -> dict[str, Any]:
@@ -140,6 +139,21 @@ def _started(value: Mapping[str, Any], http: Mapping[str, Any], local: bool) -> 
     base = f"http://{host}:{http['port']}"
     urls = tuple(f"{base}{target.route_prefix}" for target in targets)
     return Running(urls, local, _askers_first(value["applications"]))
+
+
+def _delete(name: str) -> None:
+    """End an application, and wait for what is under way, which a shutdown does not.
+
+    Its replicas have limits of their own; Ray Serve waits for a minute only.
+    """
+    from ray import serve
+
+    while True:
+        try:
+            serve.delete(name)
+            return
+        except TimeoutError:
+            log.info("%s still has requests under way", name)
 
 
 def _askers_first(applications: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rayonale import models
-from rayonale.generate.engine import architecture
+from rayonale.generate.engine_arguments import architecture
 from rayonale.generate.settings import Weights
 
 
